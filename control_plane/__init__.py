@@ -1,0 +1,1 @@
+"""Signalbox's control plane: registry, services, controller, gateway, telemetry, pages and command line."""

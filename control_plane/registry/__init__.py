@@ -1,0 +1,1 @@
+"""The registry: tables, sessions, queries by noun, and the artefact store."""

@@ -1,0 +1,305 @@
+"""The registry's tables, for SQLite and Postgres alike.
+
+Kinds and states are strings checked by the domain (never database enums); ids are UUID4 hex; times are UTC
+seconds since the epoch; JSON columns hold plain objects.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, MetaData, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+Json = dict[str, Any]
+
+
+def new_id() -> str:
+    """A fresh random id: 32 hexadecimal characters."""
+    return uuid.uuid4().hex
+
+
+class Base(DeclarativeBase):
+    """Base of all tables, with named constraints so that migrations can change them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        Json: JSON,
+        list[Json]: JSON,
+        list[str]: JSON,
+        int: BigInteger,
+    }
+
+
+class Model(Base):
+    """A named line of versions."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(unique=True)
+    description: Mapped[str] = mapped_column(default="")
+    last_number: Mapped[int] = mapped_column(default=0)
+    """Highest version number given out; numbers are never used twice."""
+    created_at: Mapped[float]
+
+    aliases: Mapped[list[Alias]] = relationship(back_populates="model", cascade="all, delete-orphan")
+
+
+class Artifact(Base):
+    """A content-addressed set of files; several versions may hold the same one."""
+
+    __tablename__ = "artifacts"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    """`sha256:<hex>` over the sorted list of (path, sha256) of its files."""
+    size_bytes: Mapped[int]
+    files: Mapped[list[Json]]
+    """[{"path", "size_bytes", "sha256"}], sorted by path."""
+    created_at: Mapped[float]
+
+
+class Version(Base):
+    """One immutable version of a model; only tags, aliases and the archive mark may change."""
+
+    __tablename__ = "versions"
+    __table_args__ = (
+        UniqueConstraint("model_id", "number"),
+        Index("ix_versions_created_at", "created_at"),
+        Index("ix_versions_artifact_digest", "artifact_digest"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    number: Mapped[int]
+    artifact_digest: Mapped[str] = mapped_column(ForeignKey("artifacts.digest"))
+    format: Mapped[str]
+    handler: Mapped[str]
+    """Handler suggested for serving; an endpoint may choose another."""
+    signature: Mapped[Json]
+    """`serving_agent.contract.signature.Signature` as JSON."""
+    labels: Mapped[list[str]]
+    details: Mapped[Json]
+    """Metadata given by the uploader or measured by a job, e.g. {"test_accuracy": 0.97}."""
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("versions.id"))
+    program_accepted_by: Mapped[str | None]
+    """Who accepted to run this program (TorchScript and exported programs), None for plain weights."""
+    program_accepted_at: Mapped[float | None]
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+    archived_at: Mapped[float | None]
+
+    model: Mapped[Model] = relationship(lazy="joined")
+    artifact: Mapped[Artifact] = relationship(lazy="joined")
+    tags: Mapped[list[Tag]] = relationship(cascade="all, delete-orphan", lazy="selectin")
+    examples: Mapped[Examples | None] = relationship(cascade="all, delete-orphan")
+
+    @property
+    def ref(self) -> str:
+        """`model@N`."""
+        return f"{self.model.name}@{self.number}"
+
+
+class Tag(Base):
+    """A free key and value on a version."""
+
+    __tablename__ = "version_tags"
+    __table_args__ = (Index("ix_version_tags_key_value", "key", "value"),)
+
+    version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(default="")
+
+
+class Alias(Base):
+    """A movable name that points at one version of a model, e.g. `champion`."""
+
+    __tablename__ = "aliases"
+
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"))
+
+    model: Mapped[Model] = relationship(back_populates="aliases")
+    version: Mapped[Version] = relationship()
+
+
+class Examples(Base):
+    """Example inputs of a version, as the body of a predict request, each with what is known of it."""
+
+    __tablename__ = "examples"
+
+    version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"), primary_key=True)
+    items: Mapped[list[Json]]
+    """[{"inputs": {name: nested list without the batch dimension}, "label": str | None}]"""
+
+
+class Upload(Base):
+    """Files on their way to becoming a version."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index("ix_uploads_created_at", "created_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    model_name: Mapped[str]
+    state: Mapped[str]
+    files: Mapped[list[Json]]
+    """[{"path", "size_bytes", "received_bytes", "sha256" | None}] in the order they were declared."""
+    details: Mapped[Json]
+    """Metadata for the version."""
+    declared_signature: Mapped[Json | None]
+    """Signature given by a person where the file does not hold one; may lack outputs."""
+    labels: Mapped[list[str]]
+    handler: Mapped[str | None]
+    found: Mapped[Json]
+    """What the check read: {"format", "program": bool, "signature" | None,
+    "needs": ["acceptance", "signature"]}."""
+    reason: Mapped[Json | None]
+    """Why it was rejected: {"code", "file", "message", "next_step"}."""
+    program_accepted_by: Mapped[str | None]
+    program_accepted_at: Mapped[float | None]
+    job_id: Mapped[str | None]
+    version_id: Mapped[str | None] = mapped_column(ForeignKey("versions.id"))
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+
+    version: Mapped[Version | None] = relationship()
+
+
+class Job(Base):
+    """Long work in a process of its own."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_state_created_at", "state", "created_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    kind: Mapped[str]
+    subject: Mapped[str]
+    """What it works on, for people: `digits@1`, an upload's model name, ..."""
+    params: Mapped[Json]
+    state: Mapped[str]
+    stage: Mapped[str] = mapped_column(default="")
+    progress: Mapped[float] = mapped_column(default=0.0)
+    """Done share in [0, 1]."""
+    result: Mapped[Json | None]
+    error: Mapped[Json | None]
+    """{"code", "message", "next_step"}"""
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    attempt: Mapped[int] = mapped_column(default=0)
+    pid: Mapped[int | None]
+    pid_started_at: Mapped[float | None]
+    """Creation time of that process: together they name a process once and for all."""
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+    started_at: Mapped[float | None]
+    finished_at: Mapped[float | None]
+
+
+class Endpoint(Base):
+    """The stable name clients call: its goal (written by people), what serves it (by the controller)."""
+
+    __tablename__ = "endpoints"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(unique=True)
+    goal: Mapped[str]
+    """EndpointGoal: running, stopped or deleted."""
+    version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"))
+    """The version it should serve."""
+    replicas: Mapped[int]
+    handler: Mapped[str]
+    device: Mapped[str]
+    threads: Mapped[int]
+    memory_bytes: Mapped[int | None]
+    """Memory limit of one agent; None for the setting's default."""
+    restart: Mapped[int] = mapped_column(default=0)
+    revision: Mapped[int] = mapped_column(default=1)
+    """Counts changes of the goal; writers name the revision they saw (optimistic lock)."""
+    serving_version_id: Mapped[str | None] = mapped_column(ForeignKey("versions.id"))
+    """Controller's decision: the version that requests go to now."""
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+
+    version: Mapped[Version] = relationship(foreign_keys=[version_id], lazy="joined")
+    serving_version: Mapped[Version | None] = relationship(foreign_keys=[serving_version_id])
+
+
+class Agent(Base):
+    """One serving process of one version."""
+
+    __tablename__ = "agents"
+    __table_args__ = (
+        Index("ix_agents_endpoint_id_phase", "endpoint_id", "phase"),
+        Index("ix_agents_created_at", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """Short id, unique among agents: part of socket paths and log names."""
+    endpoint_id: Mapped[str] = mapped_column(ForeignKey("endpoints.id"))
+    version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"))
+    spec: Mapped[Json]
+    """`ServingSpec` as JSON: what the agent was started with."""
+    phase: Mapped[str]
+    pid: Mapped[int | None]
+    pid_started_at: Mapped[float | None]
+    rest_address: Mapped[str | None]
+    grpc_address: Mapped[str | None]
+    device: Mapped[str | None]
+    timings_s: Mapped[Json]
+    """Seconds per start-up stage: start, import, load, warm, gateway."""
+    reason: Mapped[str | None]
+    """Why it failed, in one sentence."""
+    exit_code: Mapped[int | None]
+    log_tail: Mapped[list[str] | None]
+    """Last 20 log lines of a failed agent."""
+    created_at: Mapped[float]
+    ready_at: Mapped[float | None]
+    ended_at: Mapped[float | None]
+
+    endpoint: Mapped[Endpoint] = relationship()
+    version: Mapped[Version] = relationship()
+
+
+class Event(Base):
+    """Audit record: who did what to what, in the same transaction as the change."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index("ix_events_at", "at"),
+        Index("ix_events_subject_at", "subject", "at"),
+    )
+
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
+    at: Mapped[float]
+    actor: Mapped[str]
+    action: Mapped[str]
+    """verb.noun in the past tense: `endpoint.deployed`, `agent.failed`."""
+    subject: Mapped[str]
+    """Name of the thing: `digits@2`, `endpoint/digits`, `job/<id>`."""
+    message: Mapped[str]
+    """One sentence for people."""
+    details: Mapped[Json]
+
+
+class Lease(Base):
+    """A role that one process at a time may hold, with a fencing token that only grows."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[str]
+    token: Mapped[int]
+    expires_at: Mapped[float]

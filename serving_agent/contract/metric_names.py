@@ -1,0 +1,20 @@
+"""Names of the metrics that agents export and that analysis reads: one definition, so they cannot drift."""
+
+from typing import Final
+
+REQUESTS_TOTAL: Final = "model_requests_total"
+"""Counter {model_name, endpoint, version, transport, code}: answered requests; code is the HTTP-style status."""
+INFERENCE_DURATION_SECONDS: Final = "model_inference_duration_seconds"
+"""Histogram {model_name, endpoint, version}: seconds the inference thread worked on a request."""
+QUEUE_DURATION_SECONDS: Final = "model_queue_duration_seconds"
+"""Histogram {model_name, endpoint, version}: seconds a request waited for the inference thread."""
+MEMORY_USAGE_BYTES: Final = "model_memory_usage_bytes"
+"""Gauge {model_name, endpoint, version, kind}: resident memory (kind=rss) or device memory (kind=cuda) in bytes."""
+IN_FLIGHT: Final = "model_requests_in_flight"
+"""Gauge {model_name, endpoint, version}: requests accepted and not yet answered."""
+
+DURATION_BUCKETS_S: Final = (
+    0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075,
+    0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0,
+)  # fmt: skip
+"""Upper bounds of every latency histogram, in seconds; Envoy uses the same bounds."""
