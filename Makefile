@@ -33,20 +33,23 @@ setup-dev: $(VENV)/.development
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	  || { echo "Signalbox needs Python 3.11 to 3.13; '$(PYTHON)' is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 # torch first: what follows then finds it satisfied and brings no other build of it.
 $(VENV)/.runtime: pyproject.toml constraints.txt serving_agent/contract/proto/build.py | $(BIN)/python
-	@echo "Setting up $(VENV): a few minutes the first time."
-	$(PIP) install --quiet --upgrade --constraint constraints.txt pip setuptools wheel
-	$(PIP) install --quiet --constraint constraints.txt torch
-	$(PIP) install --quiet --constraint constraints.txt --group build
-	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable .
-	$(BIN)/python -m serving_agent.contract.proto.build
+	@echo "Setting up $(VENV), a few minutes the first time: package tools ..."
+	@$(PIP) install --quiet --upgrade --constraint constraints.txt pip setuptools wheel
+	@echo "  torch ..."
+	@$(PIP) install --quiet --constraint constraints.txt torch
+	@echo "  Signalbox and what it needs ..."
+	@$(PIP) install --quiet --constraint constraints.txt --group build
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable .
+	@$(BIN)/python -m serving_agent.contract.proto.build
 	@touch $@
 
 $(VENV)/.development: $(VENV)/.runtime tests/system_packages.sh
-	$(PIP) install --quiet --constraint constraints.txt --group dev
+	@echo "Setting up what the tests need ..."
+	@$(PIP) install --quiet --constraint constraints.txt --group dev
 	@sh tests/system_packages.sh $(BIN)/python
 	@touch $@
 

@@ -1,0 +1,1 @@
+"""The serving agent: one process that serves one version of one model."""

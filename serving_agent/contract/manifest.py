@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -71,9 +71,21 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 def read(path: Path) -> Manifest:
     """Read a manifest file. Raises msgspec.ValidationError or OSError."""
-    return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    return msgspec.json.decode(path.read_bytes(), type=Manifest, dec_hook=_decode_path)
 
 
 def write(manifest: Manifest, path: Path) -> None:
     """Write *manifest* to *path* as JSON."""
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(manifest, enc_hook=_encode_path), indent=2))
+
+
+def _encode_path(value: Any) -> str:
+    if isinstance(value, Path):
+        return str(value)
+    raise NotImplementedError(f"a manifest cannot hold {type(value).__name__}")
+
+
+def _decode_path(kind: type, value: Any) -> Path:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(f"a manifest cannot hold {kind.__name__}")

@@ -3,13 +3,13 @@
 from typing import Final
 
 REQUESTS_TOTAL: Final = "model_requests_total"
-"""Counter {model_name, endpoint, version, transport, code}: answered requests; code is the HTTP-style status."""
+"""Counter {model_name, endpoint, version, transport, code}: answered requests; code as in HTTP."""
 INFERENCE_DURATION_SECONDS: Final = "model_inference_duration_seconds"
 """Histogram {model_name, endpoint, version}: seconds the inference thread worked on a request."""
 QUEUE_DURATION_SECONDS: Final = "model_queue_duration_seconds"
 """Histogram {model_name, endpoint, version}: seconds a request waited for the inference thread."""
 MEMORY_USAGE_BYTES: Final = "model_memory_usage_bytes"
-"""Gauge {model_name, endpoint, version, kind}: resident memory (kind=rss) or device memory (kind=cuda) in bytes."""
+"""Gauge {model_name, endpoint, version, kind}: resident (rss) or device memory (cuda) in bytes."""
 IN_FLIGHT: Final = "model_requests_in_flight"
 """Gauge {model_name, endpoint, version}: requests accepted and not yet answered."""
 

@@ -1,0 +1,1 @@
+"""Artefact formats: how models are opened."""

@@ -1,0 +1,1 @@
+"""Built-in handlers: what clients send to a model and get from it."""

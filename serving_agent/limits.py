@@ -1,0 +1,48 @@
+"""The memory limit of the process, and how running into it is recognised."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+MIB: Final = 1024 * 1024
+OUT_OF_MEMORY_SIGNS: Final = (
+    "DefaultCPUAllocator",
+    "can't allocate memory",
+    "Cannot allocate memory",
+    "bad_alloc",
+)
+"""What torch and the C++ library write into a RuntimeError when an allocation fails."""
+
+
+def limit_memory(memory_bytes: int | None) -> None:
+    """Bound the process's private writable memory (RLIMIT_DATA, see setrlimit(2)); None leaves it unbounded.
+
+    Windows has no such limit; there the setting is logged and ignored.
+    """
+    if memory_bytes is None:
+        return
+    try:
+        import resource
+    except ImportError:
+        logger.warning("this platform has no RLIMIT_DATA: the memory limit is not enforced")
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether *error* is a failed allocation, in Python, on the CPU or on a GPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "_ArrayMemoryError"):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY_SIGNS)
+
+
+def memory_sentence(memory_bytes: int | None) -> str:
+    """Return what to tell about a failed allocation."""
+    if memory_bytes is None:
+        return "the model needs more memory than this machine has free"
+    return f"the model needs more memory than the limit of {memory_bytes // MIB} MiB"

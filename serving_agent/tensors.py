@@ -1,0 +1,193 @@
+"""Tensors between their wire forms (JSON lists, raw bytes) and numpy arrays. Pure.
+
+Raw form (Open Inference Protocol, binary tensor extension): little-endian, row-major, no padding; BOOL is one
+byte; a BYTES element is a little-endian uint32 length and that many bytes; BF16 is a float32's upper half.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+
+from serving_agent.datatypes import FLOATS, NUMPY_TYPE, Array, wire_size
+from serving_agent.errors import InvalidRequestError
+
+LITTLE_ENDIAN: Final = sys.byteorder == "little"
+
+
+def flatten(data: Sequence[Any], name: str) -> tuple[list[Any], tuple[int, ...]]:
+    """Return the leaves of nested lists, row-major, and the sizes of the levels.
+
+    Raises InvalidRequestError where lists of one level differ in length or stand beside scalars.
+    """
+    level: list[Any] = list(data)
+    shape = [len(level)]
+    while level and any(isinstance(item, list) for item in level):
+        if not all(isinstance(item, list) for item in level):
+            raise InvalidRequestError(f"input {name!r}: data mixes lists and values on one level")
+        sizes = set(map(len, level))
+        if len(sizes) > 1:
+            raise InvalidRequestError(
+                f"input {name!r}: data is ragged: rows hold {_few(sorted(sizes))} elements"
+            )
+        shape.append(sizes.pop())
+        level = list(chain.from_iterable(level))
+    return level, tuple(shape)
+
+
+def from_values(values: Sequence[Any], datatype: str, name: str) -> Array:
+    """Return a flat array of JSON or protobuf scalars. Raises InvalidRequestError naming the first misfit."""
+    if datatype == "BYTES":
+        return _bytes_array(values, name)
+    kinds = set(map(type, values))
+    if wrong := kinds - _allowed(datatype):
+        raise InvalidRequestError(_misfit(values, wrong, datatype, name))
+    if datatype in FLOATS:
+        return _float_array(values, datatype, name)
+    try:
+        return np.array(values, dtype=NUMPY_TYPE[datatype])
+    except OverflowError:
+        raise InvalidRequestError(_overflow(values, datatype, name)) from None
+
+
+def from_raw(data: memoryview | bytes, count: int, datatype: str, name: str) -> Array:
+    """Return a flat array of *count* elements in raw form; it may share memory with *data*.
+
+    Raises InvalidRequestError where the size does not fit.
+    """
+    size = wire_size(datatype)
+    if size is None:
+        return _bytes_from_raw(bytes(data), count, name)
+    if len(data) != count * size:
+        raise InvalidRequestError(
+            f"input {name!r}: {len(data)} bytes of data, but the shape holds {count} {datatype} elements "
+            f"of {size} bytes"
+        )
+    if datatype == "BF16":
+        upper = np.frombuffer(data, dtype="<u2").astype(np.uint32)
+        widened: Array = (upper << np.uint32(16)).view(np.float32)
+        return widened
+    if datatype == "BOOL":
+        return np.frombuffer(data, dtype=np.uint8).astype(np.bool_)
+    return _native(np.frombuffer(data, dtype=NUMPY_TYPE[datatype].newbyteorder("<")))
+
+
+def to_raw(array: Array, datatype: str) -> bytes:
+    """Return *array* in raw form."""
+    if datatype == "BYTES":
+        return b"".join(struct.pack("<I", len(item)) + item for item in array.ravel().tolist())
+    if datatype == "BF16":
+        bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
+        return bytes((bits >> 16).astype("<u2").tobytes())
+    return bytes(np.ascontiguousarray(array, dtype=NUMPY_TYPE[datatype].newbyteorder("<")).tobytes())
+
+
+def to_json(array: Array, datatype: str) -> Any:
+    """Return *array* in a form orjson writes: the array itself, or lists of strings for BYTES.
+
+    Raises UnicodeDecodeError where a BYTES element is not UTF-8.
+    """
+    if datatype == "BYTES":
+        return (
+            np.array([item.decode() for item in array.ravel().tolist()], dtype=object)
+            .reshape(array.shape)
+            .tolist()
+        )
+    return np.ascontiguousarray(array)
+
+
+def is_finite(array: Array, datatype: str) -> bool:
+    """Tell whether no element is NaN or infinite; true for what is not floating point."""
+    return datatype not in FLOATS or bool(np.isfinite(array).all())
+
+
+def _allowed(datatype: str) -> set[type]:
+    if datatype == "BOOL":
+        return {bool}
+    return {int, float} if datatype in FLOATS else {int}
+
+
+def _float_array(values: Sequence[Any], datatype: str, name: str) -> Array:
+    try:
+        exact = np.array(values, dtype=np.float64)
+    except OverflowError:
+        raise InvalidRequestError(_overflow(values, datatype, name)) from None
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = exact.astype(NUMPY_TYPE[datatype], copy=False)
+        if datatype == "BF16":
+            array = _round_to_bf16(array)
+    if bool((np.isinf(array) & np.isfinite(exact)).any()):
+        worst = exact[np.isinf(array) & np.isfinite(exact)][0]
+        raise InvalidRequestError(f"input {name!r}: {worst!s} does not fit {datatype}")
+    return array
+
+
+def _round_to_bf16(array: Array) -> Array:
+    """Round float32 to the nearest value that BF16 holds, ties to even; NaN stays NaN."""
+    bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32).astype(np.uint64)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
+    return np.where(np.isnan(array), np.float32(np.nan), rounded)
+
+
+def _bytes_array(values: Iterable[Any], name: str) -> Array:
+    # not np.array: it would go through a fixed-width type and lose trailing zero bytes
+    return np.fromiter((_to_bytes(value, name) for value in values), dtype=object)
+
+
+def _to_bytes(value: Any, name: str) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    raise InvalidRequestError(f"input {name!r}: {_show(value)} is not a string, which BYTES needs")
+
+
+def _bytes_from_raw(data: bytes, count: int, name: str) -> Array:
+    if len(data) < 4 * count:
+        raise InvalidRequestError(
+            f"input {name!r}: {len(data)} bytes of data cannot hold {count} BYTES elements"
+        )
+    items: list[bytes] = []
+    offset = 0
+    while offset + 4 <= len(data) and len(items) < count:
+        (size,) = struct.unpack_from("<I", data, offset)
+        items.append(data[offset + 4 : offset + 4 + size])
+        offset += 4 + size
+    if offset != len(data) or len(items) != count:
+        raise InvalidRequestError(f"input {name!r}: the data does not hold exactly {count} BYTES elements")
+    return _bytes_array(items, name)
+
+
+def _native(array: Array) -> Array:
+    return array if LITTLE_ENDIAN else array.astype(array.dtype.newbyteorder("="))
+
+
+def _misfit(values: Sequence[Any], wrong: set[type], datatype: str, name: str) -> str:
+    value = next(value for value in values if type(value) in wrong)
+    wanted = "a boolean" if datatype == "BOOL" else f"of type {datatype}"
+    return f"input {name!r}: {_show(value)} is not {wanted}"
+
+
+def _overflow(values: Sequence[Any], datatype: str, name: str) -> str:
+    if datatype in FLOATS:
+        return f"input {name!r}: a number does not fit {datatype}"
+    bounds = np.iinfo(NUMPY_TYPE[datatype])
+    value = next(value for value in values if not bounds.min <= value <= bounds.max)
+    return f"input {name!r}: {value} does not fit {datatype}, which holds {bounds.min} to {bounds.max}"
+
+
+def _show(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return f"the string {value[:40]!r}"
+    return str(value)[:40] if isinstance(value, int | float) else "an object"
+
+
+def _few(sizes: list[int]) -> str:
+    return ", ".join(str(size) for size in sizes[:4]) + (" …" if len(sizes) > 4 else "")

@@ -1,0 +1,274 @@
+"""Starts that fail, hang or are cut short; draining under load."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+
+from serving_agent.contract.manifest import Limits
+from tests.fakes import models
+from tests.fakes.agents import ROOT, make_manifest, start_agent
+
+HANDLERS = """
+import os, threading
+from serving_agent.model_server import ModelServer
+
+class Hangs(ModelServer):
+    def load_model(self, context):
+        threading.Event().wait()
+
+class Crashes(ModelServer):
+    def load_model(self, context):
+        raise RuntimeError("weights are missing in /srv/secret/place")
+
+class Exits(ModelServer):
+    def load_model(self, context):
+        raise SystemExit(0)
+
+class Eats(ModelServer):
+    def load_model(self, context):
+        import torch
+        self.weights = [torch.zeros(2**26) for _ in range(64)]
+
+class Checks(ModelServer):
+    def load_model(self, context):
+        assert os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"
+        assert os.environ["HF_HUB_OFFLINE"] == "1"
+        super().load_model(context)
+"""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    return models.save_torchscript(models.digits_model(), tmp_path_factory.mktemp("program"))
+
+
+@pytest.fixture
+def custom(tmp_path, program):
+    """Start an agent with a handler of HANDLERS."""
+    (tmp_path / "operators.py").write_text(HANDLERS)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", ""))),
+    }
+
+    def start(name, allow=True, **changes):
+        handler = f"operators:{name}"
+        manifest = make_manifest(
+            program, models.DIGITS, handler=handler, allowed_handlers=(handler,) if allow else (), **changes
+        )
+        return start_agent(manifest, tmp_path / "agent", wait=False, env=environment)
+
+    return start
+
+
+def failure_of(agent, timeout_s=60):
+    """The exit code, the failure file and the last line of the log."""
+    code = agent.process.wait(timeout_s)
+    return code, json.loads(agent.failure_path.read_text()), agent.log.splitlines()[-1]
+
+
+def test_a_model_that_crashes_on_load(custom):
+    with custom("Crashes") as agent:
+        code, failure, last_line = failure_of(agent)
+    assert code == 3
+    assert failure == {"reason": "RuntimeError: weights are missing in place", "phase": "loading"}
+    assert last_line.endswith("failed while loading: RuntimeError: weights are missing in place")
+
+
+def test_a_model_that_tries_to_leave(custom):
+    with custom("Exits") as agent:
+        assert failure_of(agent)[:2] == (3, {"reason": "SystemExit: 0", "phase": "loading"})
+
+
+def test_a_model_that_eats_memory(custom):
+    with custom("Eats", limits=Limits(memory_bytes=1536 * 2**20)) as agent:
+        code, failure, _ = failure_of(agent)
+    assert code == 3
+    assert failure["reason"] == "the model needs more memory than the limit of 1536 MiB"
+
+
+def test_a_handler_that_is_not_allowed_is_never_imported(custom):
+    with custom("Crashes", allow=False) as agent:
+        code, failure, _ = failure_of(agent)
+    assert code == 3
+    assert failure["reason"] == "handler 'operators:Crashes' is not in the list of allowed handlers"
+
+
+def test_an_allowed_handler_runs_with_the_forced_environment(custom):
+    with custom("Checks") as agent:
+        agent.wait_phase("ready")
+
+
+def test_a_load_that_hangs_is_visible_and_can_be_stopped(custom):
+    with custom("Hangs") as agent:
+        status = agent.wait_phase("loading")
+        assert status["timings_s"].keys() == {"import"}
+        with agent.http as http:
+            assert http.get("/health").status_code == 200
+            assert http.get("/ready").status_code == 503
+            assert http.get("/v2/health/ready").status_code == 503
+            assert http.get("/v2/health/live").status_code == 200
+            for reply in (http.post("/predict", json={"input": 1}), http.get("/v2/models/digits")):
+                assert reply.status_code == 503
+                assert reply.json() == {"error": "the model is not ready: the agent is loading"}
+                assert reply.headers["retry-after"] == "1"
+        agent.process.terminate()
+        assert agent.process.wait(5) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"format": "onnx"},
+            "unknown format 'onnx'; known formats are torchscript, exported_program, huggingface",
+        ),
+        ({"handler": "magic"}, "unknown handler 'magic'; known handlers are"),
+        ({"device": "cuda:63"}, "NVIDIA GPU"),
+        ({"rest_address": "0.0.0.0:80"}, "neither unix:/path nor 127.0.0.1:port"),
+        ({"format": "exported_program"}, "the artefact must hold exactly one .pt2 file; it holds 0"),
+    ],
+)
+def test_manifests_that_cannot_be_served(tmp_path, program, changes, reason):
+    with start_agent(make_manifest(program, models.DIGITS, **changes), tmp_path, wait=False) as agent:
+        code, failure, last_line = failure_of(agent)
+    assert code == 3
+    assert reason in failure["reason"]
+    assert failure["reason"] in last_line
+
+
+def test_a_model_that_fails_its_warm_up(tmp_path):
+    folder = models.save_torchscript(models.Broken(), tmp_path / "model")
+    with start_agent(make_manifest(folder, models.SCALAR), tmp_path, wait=False) as agent:
+        code, failure, _ = failure_of(agent)
+    assert code == 3
+    assert failure["phase"] == "warming"
+    assert "no weights at weights.bin" in failure["reason"]
+    assert "secret" not in failure["reason"]
+
+
+def test_a_manifest_that_is_none(tmp_path):
+    (tmp_path / "m.json").write_text('{"agent_id": 1}')
+    command = [sys.executable, "-m", "serving_agent", "--manifest", str(tmp_path / "m.json")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert "the manifest cannot be read" in done.stderr
+
+
+class Clients:
+    """Threads that keep asking, each on a connection of its own, until told to stop or told to go away."""
+
+    def __init__(self, agent, count):
+        self.answers, self.failures = [], []
+        self._agent, self._stop = agent, threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _ask(self):
+        with self._agent.http as http:
+            while not self._stop.is_set():
+                try:
+                    self.answers.append(http.post("/predict", json={"input": [[30.0]]}).status_code)
+                except httpx.TransportError as error:
+                    self.failures.append(repr(error))
+
+
+def test_draining_under_load_fails_no_request(tmp_path):
+    """Clients that leave within the grace, as the gateway's do, see no failure; running ones are answered."""
+    folder = models.save_torchscript(models.Slow(), tmp_path / "model")
+    limits = Limits(drain_grace_s=1.0, drain_s=20)
+    with start_agent(make_manifest(folder, models.SCALAR, limits=limits), tmp_path) as agent:
+        slow = []
+
+        def ask_slowly():
+            with agent.http as http:
+                slow.append(http.post("/predict", json={"input": [[3000.0]]}).status_code)
+
+        with Clients(agent, 4) as clients:
+            while len(clients.answers) < 20:
+                time.sleep(0.01)
+            agent.process.send_signal(signal.SIGTERM)
+            agent.wait_phase("draining")
+            long_request = threading.Thread(target=ask_slowly)
+            long_request.start()
+            seen = len(clients.answers)
+            with agent.http as http:
+                reply = http.get("/ready")
+                assert reply.status_code == 503
+                assert reply.json() == {"ready": False, "phase": "draining"}
+                assert reply.headers["connection"] == "close"
+            while len(clients.answers) < seen + 4:
+                time.sleep(0.01)
+        assert agent.process.wait(30) == 0
+        long_request.join(20)
+    assert clients.failures == []
+    assert set(clients.answers) == {200}
+    assert slow == [200]
+
+
+def test_a_request_that_outlives_the_drain_does_not_hold_the_process(tmp_path):
+    folder = models.save_torchscript(models.Slow(), tmp_path / "model")
+    limits = Limits(drain_grace_s=0.0, drain_s=0.2)
+    with start_agent(make_manifest(folder, models.SCALAR, limits=limits), tmp_path) as agent:
+        answers = []
+
+        def ask():
+            with agent.http as http:
+                answers.append(http.post("/predict", json={"input": [[1e6]]}))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        while agent.status()["in_flight"] == 0:
+            time.sleep(0.01)
+        agent.process.terminate()
+        assert agent.process.wait(10) == 0
+        asking.join(10)
+        assert "1 requests still ran after 0.2 s" in agent.log
+        assert answers[0].status_code == 503
+        assert answers[0].json() == {"error": "the agent is ending before it could answer; try again"}
+
+
+def test_sockets_of_a_killed_agent_are_taken_over_and_removed_at_the_end(tmp_path_factory, program):
+    import tempfile
+    from pathlib import Path
+
+    folder = tmp_path_factory.mktemp("a")
+    with tempfile.TemporaryDirectory(dir="/tmp") as sockets:
+        addresses = {"rest_address": f"unix:{sockets}/r", "grpc_address": f"unix:{sockets}/g"}
+        manifest = make_manifest(program, models.DIGITS, **addresses)
+        with start_agent(manifest, folder / "1") as agent:
+            agent.process.kill()
+            agent.process.wait()
+            assert len(list(Path(sockets).iterdir())) == 2
+        with start_agent(manifest, folder / "2") as agent:
+            with start_agent(manifest, folder / "3", wait=False) as second:
+                code, failure, _ = failure_of(second)
+                assert code == 3
+                assert failure["reason"] == "another process listens on the agent's socket"
+            assert agent.status()["phase"] == "ready"
+            agent.process.terminate()
+            assert agent.process.wait(10) == 0
+            assert list(Path(sockets).iterdir()) == []
+
+
+def test_health_answers_before_torch_is_there(tmp_path, program):
+    with start_agent(make_manifest(program, models.DIGITS), tmp_path, wait=False) as agent:
+        first = agent.wait_phase("starting", "loading", "warming", "ready")
+    assert first["phase"] == "starting"
+    assert first["timings_s"] == {}
