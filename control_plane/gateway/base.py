@@ -9,8 +9,10 @@ from control_plane.gateway.traffic_plan import GatewayState, TrafficPlan
 
 
 class Gateway(Protocol):
-    """Applies traffic plans. Both `publish` calls are idempotent, confirmed by the gateway before they return,
-    and raise UnavailableError (with the gateway's reason) when it does not take the change: the last good
+    """Applies traffic plans.
+
+    Both `publish` calls are idempotent, confirmed by the gateway before they return, and raise
+    UnavailableError (with the gateway's reason) when it does not take the change: the last good
     configuration then stays in force.
     """
 

@@ -1,0 +1,316 @@
+"""Traffic plans as Envoy's route table: JSON-ready dicts.
+
+Pure: plans in, dicts out; no clock, no I/O, no logging. One tree over the path finds an endpoint whatever
+their number; Envoy takes the first route that matches: the order in a list is the order of choice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from control_plane.gateway.envoy_bootstrap import (
+    CHOOSE_AGAIN,
+    ENDPOINT_OF_PATH,
+    FIELD_EXTRACTION,
+    GRPC_SERVICE,
+    METADATA,
+    RETRY_AFTER_S,
+    ROUTE_CONFIG,
+    header,
+    model_fields,
+)
+from control_plane.gateway.envoy_config import Protocol, cluster_name
+from control_plane.gateway.traffic_plan import Backend, TrafficPlan
+
+Json = dict[str, Any]
+
+ENDPOINT_HEADER: Final = "x-endpoint"
+"""gRPC metadata that names the endpoint."""
+WEIGHT_PARTS: Final = 10_000
+"""Envoy's integer weights of one endpoint add up to this (basis points)."""
+MAX_RETRIES: Final = 3
+REQUEST_BUFFER_BYTES: Final = 16 * 1024 * 1024
+"""Request bodies up to this size are kept until answered, so that another agent can be tried."""
+MAX_SERVER_CLUSTERS: Final = 16
+"""At most so many versions stand behind calls that name no endpoint (ServerLive, health)."""
+
+_TYPE = "type.googleapis.com/"
+_HEALTH_SERVICE: Final = "grpc.health.v1.Health"
+
+
+def routes(plans: Iterable[TrafficPlan]) -> list[Json]:
+    """Return the one route configuration.
+
+    REST goes by path (`/e/<endpoint>/…`, `/v2/models/<endpoint>/…`); gRPC by metadata `x-endpoint`, then by
+    the request's model name; gRPC calls about the server itself go to any version; everything else is 404.
+    """
+    ordered = sorted(plans, key=lambda plan: plan.endpoint)
+    host = {
+        "name": ROUTE_CONFIG,
+        "domains": ["*"],
+        "request_body_buffer_limit": REQUEST_BUFFER_BYTES,
+        "matcher": _by_path(ordered),
+    }
+    return [
+        {
+            "@type": _TYPE + "envoy.config.route.v3.RouteConfiguration",
+            "name": ROUTE_CONFIG,
+            "validate_clusters": True,
+            "metadata": {"filter_metadata": {METADATA: {"weights": weights(ordered)}}},
+            "virtual_hosts": [host],
+        }
+    ]
+
+
+def weights(plans: Iterable[TrafficPlan]) -> dict[str, dict[str, float]]:
+    """Return the shares in force once *plans* are: by endpoint, then version; shares of 0 are left out."""
+    return {plan.endpoint: {backend.version: backend.weight for backend in _weighted(plan)} for plan in plans}
+
+
+def _weighted(plan: TrafficPlan) -> list[Backend]:
+    chosen = [backend for backend in plan.backends if backend.weight > 0]
+    return sorted(chosen, key=lambda backend: backend.version)
+
+
+def _by_path(plans: Sequence[TrafficPlan]) -> Json:
+    """Return a tree over the path: one look-up however many endpoints there are."""
+    branches: Json = {
+        "/e/": _then(_unknown_endpoint()),
+        "/v2/models/": _then(_unknown_endpoint()),
+        "/v2": _then(*_server_routes()),
+        f"/{GRPC_SERVICE}/": _by_metadata(plans, _named_in_request(plans)),
+        f"/{_HEALTH_SERVICE}/": _by_metadata(plans, [_any_version(plans, f"/{_HEALTH_SERVICE}/")]),
+    }
+    for plan in plans:
+        for prefix in (f"/e/{plan.endpoint}", f"/v2/models/{plan.endpoint}"):
+            # `/e/ab` also starts with `/e/a`: the branch of `a` must know what to say of other names
+            branches[prefix] = _then(_rest_route(plan, prefix), _unknown_endpoint())
+    return {
+        "matcher_tree": {"input": _header_input(":path"), "prefix_match_map": {"map": branches}},
+        "on_no_match": _then(_root_route(), _unknown_path()),
+    }
+
+
+def _by_metadata(plans: Sequence[TrafficPlan], otherwise: list[Json]) -> Json:
+    """Return a tree over the metadata `x-endpoint`; without it, *otherwise* decides."""
+    rest = _then(_unknown_metadata(), *otherwise)
+    named = {plan.endpoint: _then(_grpc_route(plan)) for plan in plans}
+    if not named:
+        return rest
+    tree = {"input": _header_input(ENDPOINT_HEADER), "exact_match_map": {"map": named}}
+    return {"matcher": {"matcher_tree": tree, "on_no_match": rest}}
+
+
+def _header_input(name: str) -> Json:
+    return {
+        "name": "header",
+        "typed_config": {
+            "@type": _TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+            "header_name": name,
+        },
+    }
+
+
+def _then(*chosen: Json) -> Json:
+    return {
+        "action": {
+            "name": "routes",
+            "typed_config": {"@type": _TYPE + "envoy.config.route.v3.RouteList", "routes": list(chosen)},
+        }
+    }
+
+
+def _rest_route(plan: TrafficPlan, prefix: str) -> Json:
+    match = {"path_separated_prefix": prefix}
+    if not _weighted(plan):
+        return {**_named(plan), "match": match, **_no_agent(plan)}
+    action = _forward(plan, "http")
+    if prefix.startswith("/e/"):
+        action["regex_rewrite"] = {"pattern": {"regex": r"^/e/[^/]+/?(.*)$"}, "substitution": r"/\1"}
+    return {**_named(plan), "match": match, "route": action}
+
+
+def _grpc_route(plan: TrafficPlan, **match: Any) -> Json:
+    where = {"prefix": "/", "grpc": {}, **match}
+    if not _weighted(plan):
+        return {**_named(plan), "match": where, **_no_agent(plan)}
+    return {**_named(plan), "match": where, "route": _forward(plan, "grpc")}
+
+
+def _named_in_request(plans: Sequence[TrafficPlan]) -> list[Json]:
+    """Routes by the model's name in the message; the last one reads it, after which Envoy chooses again."""
+    by_name = [
+        _grpc_route(plan, dynamic_metadata=[_extracted(field, plan.endpoint)])
+        for plan in plans
+        for field in model_fields()
+    ]
+    server_calls = [
+        _any_version(plans, f"/{GRPC_SERVICE}/{method}")
+        for method in ("ServerLive", "ServerReady", "ServerMetadata", "RepositoryIndex")
+    ]
+    return [*by_name, *server_calls, _unknown_model()]
+
+
+def _extracted(field: str, endpoint: str) -> Json:
+    return {
+        "filter": FIELD_EXTRACTION,
+        "path": [{"key": field}],
+        "value": {"list_match": {"one_of": {"string_match": {"exact": endpoint}}}},
+    }
+
+
+def _named(plan: TrafficPlan) -> Json:
+    return {"name": plan.endpoint, "metadata": {"filter_metadata": {METADATA: {"endpoint": plan.endpoint}}}}
+
+
+def _forward(plan: TrafficPlan, protocol: Protocol) -> Json:
+    chosen = _weighted(plan)
+    parts = integer_weights([backend.weight for backend in chosen])
+    names = [cluster_name(plan.endpoint, backend.version, protocol) for backend in chosen]
+    return _weighted_action(dict(zip(names, parts, strict=True)), f"{plan.timeout_s:g}s")
+
+
+def _weighted_action(parts: Mapping[str, int], timeout: str) -> Json:
+    return {
+        "weighted_clusters": {"clusters": [{"name": name, "weight": part} for name, part in parts.items()]},
+        "timeout": timeout,
+        "retry_policy": _retry_pure(),
+    }
+
+
+def integer_weights(shares: Sequence[float]) -> list[int]:
+    """Return *shares* (each > 0) as integers that add up to WEIGHT_PARTS, none of them 0.
+
+    Largest-remainder rounding, after the shares are scaled to add up to 1.
+    """
+    total = sum(shares)
+    exact = [share / total * WEIGHT_PARTS for share in shares]
+    parts = [max(1, int(value)) for value in exact]
+    by_remainder = sorted(range(len(parts)), key=lambda i: exact[i] - parts[i], reverse=True)
+    missing = WEIGHT_PARTS - sum(parts)
+    for i in by_remainder[: max(0, missing)]:
+        parts[i] += 1
+    parts[parts.index(max(parts))] += min(0, missing)
+    return parts
+
+
+def _retry_pure() -> Json:
+    """Retry as stateless inference allows: connection failures and 503, on another agent or version."""
+    return {
+        "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes,unavailable",
+        "retriable_status_codes": [503],
+        "num_retries": MAX_RETRIES,
+        "refresh_cluster_on_retry": True,
+        "host_selection_retry_max_attempts": 5,
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": _TYPE + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                },
+            }
+        ],
+    }
+
+
+def _no_agent(plan: TrafficPlan) -> Json:
+    return {
+        "response_headers_to_add": [header("retry-after", str(RETRY_AFTER_S))],
+        "direct_response": _reply(503, f"endpoint {plan.endpoint} has no ready agent"),
+    }
+
+
+def _any_version(plans: Sequence[TrafficPlan], prefix: str) -> Json:
+    """Answer calls that name no endpoint by any version: the server lives as long as one of them does."""
+    match = {"prefix": prefix, "grpc": {}}
+    names = [
+        cluster_name(plan.endpoint, backend.version, "grpc")
+        for plan in plans
+        for backend in _weighted(plan)
+        if backend.replicas
+    ]
+    if not names:
+        return {"match": match, "direct_response": _reply(503, "no endpoint is deployed")}
+    parts = dict.fromkeys(names[:MAX_SERVER_CLUSTERS], 1)
+    return {"match": match, "route": _weighted_action(parts, "10s")}
+
+
+def _reply(status: int, body: str) -> Json:
+    return {"status": status, "body": {"inline_string": body}}
+
+
+def _server_routes() -> list[Json]:
+    """The protocol's calls about the server itself, which here is the gateway."""
+    extensions = ["binary_tensor_data"]
+    answers: dict[str, Json] = {
+        "/v2": {"name": "signalbox", "version": "2", "extensions": extensions},
+        "/v2/": {"name": "signalbox", "version": "2", "extensions": extensions},
+        "/v2/health/live": {"live": True},
+        "/v2/health/ready": {"ready": True},
+    }
+    return [*(_json_route(path, body) for path, body in answers.items()), _unknown_path()]
+
+
+def _root_route() -> Json:
+    return _json_route("/", {"name": "signalbox gateway", "call": "/e/<endpoint>/predict"})
+
+
+def _json_route(path: str, body: Json) -> Json:
+    return {
+        "match": {"path": path},
+        "response_headers_to_add": [header("content-type", "application/json")],
+        "direct_response": _reply(200, json.dumps(body)),
+    }
+
+
+def _unknown_endpoint() -> Json:
+    return {
+        "match": {"prefix": "/"},
+        "typed_per_filter_config": {ENDPOINT_OF_PATH: _enabled()},
+        "direct_response": {
+            "status": 404,
+            "body_format": {
+                "text_format_source": {
+                    "inline_string": f"no endpoint named %DYNAMIC_METADATA({METADATA}:endpoint)%"
+                }
+            },
+        },
+    }
+
+
+def _unknown_path() -> Json:
+    sentence = "nothing answers at this path: call /e/<endpoint>/predict or /v2/models/<endpoint>/infer"
+    return {"match": {"prefix": "/"}, "direct_response": _reply(404, sentence)}
+
+
+def _unknown_metadata() -> Json:
+    return {
+        "match": {"prefix": "/", "headers": [{"name": ENDPOINT_HEADER, "present_match": True}]},
+        "response_headers_to_add": [_NOT_FOUND],
+        "direct_response": {
+            "status": 404,
+            "body_format": {
+                "text_format_source": {"inline_string": f"no endpoint named %REQ({ENDPOINT_HEADER})%"}
+            },
+        },
+    }
+
+
+def _unknown_model() -> Json:
+    sentence = "no endpoint has this model name: send its name as model_name or as metadata x-endpoint"
+    return {
+        "match": {"prefix": "/"},
+        "typed_per_filter_config": {FIELD_EXTRACTION: _enabled(), CHOOSE_AGAIN: _enabled()},
+        "response_headers_to_add": [_NOT_FOUND],
+        "direct_response": _reply(404, sentence),
+    }
+
+
+_NOT_FOUND: Final = header("grpc-status", "5")
+"""gRPC's NOT_FOUND; Envoy alone would turn 404 into UNIMPLEMENTED."""
+
+
+def _enabled() -> Json:
+    return {"@type": _TYPE + "envoy.config.route.v3.FilterConfig", "config": {}}

@@ -1,0 +1,81 @@
+"""What Envoy's answers say of backends and weights. Pure: documents in, states out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from control_plane.gateway.envoy_bootstrap import METADATA, ROUTE_CONFIG
+from control_plane.gateway.envoy_config import parse_cluster_name
+from control_plane.gateway.traffic_plan import BackendState
+
+Json = dict[str, Any]
+
+
+def backend_states(clusters: Sequence[Json], stats: Mapping[str, str]) -> dict[tuple[str, str], BackendState]:
+    """Return the state of every version of every endpoint.
+
+    clusters: `cluster_statuses` of `/clusters?format=json`; stats: holds `cluster.<name>.upstream_rq_active`.
+    """
+    by_backend: dict[tuple[str, str], list[Json]] = defaultdict(list)
+    for cluster in clusters:
+        parsed = parse_cluster_name(cluster["name"])
+        if parsed is not None:
+            by_backend[parsed[:2]].append(cluster)
+    return {backend: _backend_state(both, stats) for backend, both in by_backend.items()}
+
+
+def _backend_state(both: Sequence[Json], stats: Mapping[str, str]) -> BackendState:
+    members = [frozenset(host["hostname"] for host in _hosts(cluster)) for cluster in both]
+    return BackendState(
+        agents=frozenset.intersection(*members),
+        healthy=min(sum(map(_is_healthy, _hosts(cluster))) for cluster in both),
+        active_requests=sum(int(stats.get(active_stat(cluster["name"]), 0)) for cluster in both),
+    )
+
+
+def active_stat(cluster: str) -> str:
+    """Return the name of the statistic that counts *cluster*'s unanswered requests, removed members' too."""
+    return f"cluster.{cluster}.upstream_rq_active"
+
+
+def _hosts(cluster: Json) -> Sequence[Json]:
+    hosts: Sequence[Json] = cluster.get("host_statuses", ())
+    return hosts
+
+
+def _is_healthy(host: Json) -> bool:
+    status = host.get("health_status", {})
+    return not (status.get("failed_active_health_check") or status.get("pending_active_hc"))
+
+
+def weights_in(route_configs: Sequence[Json]) -> dict[str, dict[str, float]]:
+    """Return the shares that *route_configs* carry in their metadata: by endpoint, then version."""
+    for config in route_configs:
+        if config.get("name") == ROUTE_CONFIG:
+            held = config.get("metadata", {}).get("filter_metadata", {}).get(METADATA, {}).get("weights", {})
+            return {endpoint: dict(shares) for endpoint, shares in held.items()}
+    return {}
+
+
+def names(clusters: Sequence[Json]) -> set[str]:
+    """Return the names of cluster resources."""
+    return {cluster["name"] for cluster in clusters}
+
+
+def targets(route_resources: Sequence[Json]) -> set[str]:
+    """Return the names of all clusters that route resources send requests to."""
+    return set(_targets(list(route_resources)))
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, list):
+        for item in node:
+            yield from _targets(item)
+    elif isinstance(node, dict):
+        weighted = node.get("weighted_clusters")
+        if weighted:
+            yield from (cluster["name"] for cluster in weighted["clusters"])
+        for item in node.values():
+            yield from _targets(item)

@@ -1,0 +1,67 @@
+"""A gateway in memory that passes the same contract suite as Envoy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from control_plane.errors import UnavailableError
+from control_plane.gateway import envoy_routes
+from control_plane.gateway.traffic_plan import BackendState, GatewayState, TrafficPlan
+
+Key = tuple[str, str]
+
+
+class FakeGateway:
+    """`base.Gateway` without a process.
+
+    live: False makes it silent, as when Envoy is down. Every member is healthy until `set_healthy` says less.
+    """
+
+    def __init__(self) -> None:
+        self.live = True
+        self.backends: dict[Key, frozenset[str]] = {}
+        self.weights: dict[str, dict[str, float]] = {}
+        self.problem: str | None = None
+        self._healthy: dict[Key, int] = {}
+        self._active: dict[Key, int] = {}
+
+    def set_healthy(self, endpoint: str, version: str, n: int) -> None:
+        """Let at most *n* members of a backend pass their health checks."""
+        self._healthy[endpoint, version] = n
+
+    def set_active(self, endpoint: str, version: str, n: int) -> None:
+        """Let *n* requests be unanswered at a backend."""
+        self._active[endpoint, version] = n
+
+    def publish_backends(self, plans: Sequence[TrafficPlan]) -> None:
+        new = {
+            (plan.endpoint, backend.version): frozenset(replica.agent_id for replica in backend.replicas)
+            for plan in plans
+            for backend in plan.backends
+        }
+        routed = {(endpoint, version) for endpoint, shares in self.weights.items() for version in shares}
+        self._refuse(routed - new.keys(), "requests are still routed to {}; publish routes first")
+        self.backends = new
+
+    def publish_routes(self, plans: Sequence[TrafficPlan]) -> None:
+        new = envoy_routes.weights(plans)
+        routed = {(endpoint, version) for endpoint, shares in new.items() for version in shares}
+        self._refuse(routed - self.backends.keys(), "the gateway does not know {}; publish backends first")
+        self.weights = new
+
+    def observe(self) -> GatewayState:
+        if not self.live:
+            return GatewayState(live=False, backends={}, weights={}, problem="the gateway does not answer")
+        states = {key: self._state(key, agents) for key, agents in self.backends.items()}
+        return GatewayState(live=True, backends=states, weights=self.weights, problem=self.problem)
+
+    def _state(self, key: Key, agents: frozenset[str]) -> BackendState:
+        healthy = min(len(agents), self._healthy.get(key, len(agents)))
+        return BackendState(agents=agents, healthy=healthy, active_requests=self._active.get(key, 0))
+
+    def _refuse(self, wrong: set[Key], sentence: str) -> None:
+        if not self.live:
+            raise UnavailableError("the gateway does not answer")
+        self.problem = sentence.format(sorted(wrong)) if wrong else None
+        if self.problem:
+            raise UnavailableError(self.problem)
