@@ -9,6 +9,7 @@ from typing import Final
 from control_plane.errors import InvalidInputError
 
 MAX_LABEL_CHARS: Final = 63
+MAX_VERSION_NUMBER: Final = 999_999_999
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _REF: Final = re.compile(r"(?P<model>[^@]+)@(?P<which>.+)")
 
@@ -25,6 +26,16 @@ def check_label(kind: str, name: str) -> str:
             "starting and ending with a letter or digit.",
         )
     return name
+
+
+def check_alias(alias: str) -> str:
+    """Return *alias* if it is a DNS label that cannot be taken for a number. Raises InvalidInputError."""
+    if alias.isdecimal():
+        raise InvalidInputError(
+            f"alias name {alias!r} is not usable: it reads as a version's number",
+            next_step="Use a name with a letter in it.",
+        )
+    return check_label("alias", alias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +59,11 @@ def parse_version_ref(text: str) -> VersionRef:
     model = check_label("model", match["model"])
     which = match["which"]
     if which.isdecimal() and which.isascii():
-        return VersionRef(model, int(which))
+        return VersionRef(model, _number(which))
     return VersionRef(model, check_label("alias", which))
+
+
+def _number(digits: str) -> int:
+    if len(digits) > len(str(MAX_VERSION_NUMBER)):
+        raise InvalidInputError(f"{digits[:20]}… is no version's number")
+    return int(digits)

@@ -1,15 +1,23 @@
-"""Engine and transactions: SQLite in WAL with immediate writes, or Postgres."""
+"""Engine and transactions: SQLite in WAL with immediate writes, or Postgres.
+
+Database errors leave here in our own terms: a broken constraint is a ConflictError, a registry that does not
+answer in time an UnavailableError.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
+
+from control_plane.errors import ConflictError, UnavailableError
 
 BUSY_TIMEOUT_S = 15
 """How long a SQLite writer waits for another one before it gives up, in seconds."""
@@ -31,22 +39,52 @@ def open_engine(url: str) -> Engine:
 @contextmanager
 def read(engine: Engine) -> Iterator[Session]:
     """A session for reading: one consistent snapshot, never blocks writers, never commits."""
-    with Session(engine, expire_on_commit=False) as session:
-        yield session
+    with _in_our_terms(), engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+        with Session(connection, expire_on_commit=False) as session:
+            yield session
 
 
 @contextmanager
 def write(engine: Engine) -> Iterator[Session]:
     """A session for one transaction: committed at the end, rolled back by any exception.
 
-    On SQLite it takes the write lock at once (BEGIN IMMEDIATE), so what it read cannot change under it.
+    On SQLite it takes the write lock at once (BEGIN IMMEDIATE), so what it read cannot change under it. On
+    Postgres lock what the decision rests on: rows with `with_for_update`, names with `lock`.
     """
     with (
+        _in_our_terms(),
         engine.connect().execution_options(signalbox_write=True) as connection,
         Session(connection, expire_on_commit=False) as session,
         session.begin(),
     ):
         yield session
+
+
+def lock(session: Session, name: str) -> None:
+    """Hold the lock called *name* until the transaction of *session* ends (see `write`).
+
+    For decisions about rows that do not exist yet. On SQLite the write lock is held already.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+
+
+@contextmanager
+def _in_our_terms() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise ConflictError(
+            "Someone else changed the same thing at the same moment", next_step="Look again and repeat it."
+        ) from error
+    except (OperationalError, InterfaceError) as error:
+        raise UnavailableError(
+            "The registry does not answer",
+            next_step="Try again in a few seconds; see the log if it stays so.",
+        ) from error
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -76,6 +76,7 @@ class Version(Base):
         UniqueConstraint("model_id", "number"),
         Index("ix_versions_created_at", "created_at"),
         Index("ix_versions_artifact_digest", "artifact_digest"),
+        Index("ix_versions_created_by", "created_by"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)

@@ -1,0 +1,36 @@
+"""The REST API, mounted by the web process at /api/v1."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from control_plane.api import errors, guard
+from control_plane.api.routes import endpoints, jobs, system, uploads, versions
+from control_plane.services.context import Context
+
+
+def create_api(ctx: Context) -> FastAPI:
+    """The API on *ctx*, an ASGI application to be mounted at /api/v1.
+
+    The description is at /openapi.json below the mount point. Pages that draw it are off: they load scripts
+    from elsewhere.
+    """
+    api = FastAPI(
+        title="Signalbox",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=_operation_id,
+    )
+    api.state.context = ctx
+    api.add_middleware(guard.Guard)
+    errors.install(api)
+    for module in (versions, uploads, jobs, endpoints, system):
+        api.include_router(module.router)
+    return api
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

@@ -1,0 +1,98 @@
+"""Routes of models, versions, tags and aliases."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from control_plane.api.caller import Actor, Ctx, PageNumber, PageSize
+from control_plane.api.encoding import Json
+from control_plane.api.schemas import AliasTarget, ArchiveChange, TagValue
+from control_plane.services import versions
+
+router = APIRouter(tags=["versions"])
+_ONE = "/models/{model}/versions/{which}"
+
+
+@router.get("/models")
+def list_models(ctx: Ctx, q: str = "", page: PageNumber = 1, page_size: PageSize = 50) -> Response:
+    """Models by name, one page."""
+    return Json(versions.models(ctx, q=q, page=page, page_size=page_size))
+
+
+@router.get("/models/{model}")
+def get_model(ctx: Ctx, model: str) -> Response:
+    """One model."""
+    return Json(versions.model(ctx, model))
+
+
+@router.get("/versions")
+def list_versions(
+    ctx: Ctx,
+    q: str = "",
+    model: str | None = None,
+    format: str | None = None,  # noqa: A002  the query parameter's name
+    alias: str | None = None,
+    archived: bool = False,  # noqa: FBT001  a query parameter
+    page: PageNumber = 1,
+    page_size: PageSize = 50,
+) -> Response:
+    """Versions newest first, one page."""
+    found = versions.search(
+        ctx, q=q, model=model, format=format, alias=alias, archived=archived, page=page, page_size=page_size
+    )
+    return Json(found)
+
+
+@router.get(_ONE)
+def get_version(ctx: Ctx, model: str, which: str) -> Response:
+    """One version, by number or alias."""
+    return Json(versions.get(ctx, f"{model}@{which}"))
+
+
+@router.patch(_ONE)
+def change_version(ctx: Ctx, actor: Actor, model: str, which: str, body: ArchiveChange) -> Response:
+    """Archive or restore a version."""
+    change = versions.archive if body.archived else versions.restore
+    change(ctx, f"{model}@{which}", actor=actor)
+    return Json(versions.get(ctx, f"{model}@{which}"))
+
+
+@router.delete(_ONE, status_code=204)
+def delete_version(ctx: Ctx, actor: Actor, model: str, which: str) -> Response:
+    """Delete a version for good."""
+    versions.delete(ctx, f"{model}@{which}", actor=actor)
+    return Response(status_code=204)
+
+
+@router.put(_ONE + "/tags/{key}")
+def set_tag(ctx: Ctx, actor: Actor, model: str, which: str, key: str, body: TagValue) -> Response:
+    """Set one tag."""
+    versions.set_tag(ctx, f"{model}@{which}", key, body.value, actor=actor)
+    return Json(versions.get(ctx, f"{model}@{which}"))
+
+
+@router.delete(_ONE + "/tags/{key}", status_code=204)
+def remove_tag(ctx: Ctx, actor: Actor, model: str, which: str, key: str) -> Response:
+    """Remove one tag."""
+    versions.remove_tag(ctx, f"{model}@{which}", key, actor=actor)
+    return Response(status_code=204)
+
+
+@router.get(_ONE + "/examples")
+def list_examples(ctx: Ctx, model: str, which: str) -> Response:
+    """Example inputs of a version."""
+    return Json(versions.examples(ctx, f"{model}@{which}"))
+
+
+@router.put("/models/{model}/aliases/{alias}")
+def set_alias(ctx: Ctx, actor: Actor, model: str, alias: str, body: AliasTarget) -> Response:
+    """Point an alias at a version."""
+    versions.set_alias(ctx, model, alias, body.version, actor=actor)
+    return Json(versions.model(ctx, model))
+
+
+@router.delete("/models/{model}/aliases/{alias}", status_code=204)
+def remove_alias(ctx: Ctx, actor: Actor, model: str, alias: str) -> Response:
+    """Remove an alias."""
+    versions.remove_alias(ctx, model, alias, actor=actor)
+    return Response(status_code=204)

@@ -1,0 +1,138 @@
+"""Request bodies. Unknown fields are refused; nothing is converted silently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field
+
+from control_plane.errors import InvalidInputError
+from serving_agent.contract.signature import Signature
+
+
+class Body(BaseModel):
+    """Base of all request bodies."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ArchiveChange(Body):
+    """PATCH of a version."""
+
+    archived: bool = Field(description="Whether the version is archived.")
+
+
+class TagValue(Body):
+    """PUT of a tag."""
+
+    value: str = Field("", description="The tag's value; it may be empty.")
+
+
+class AliasTarget(Body):
+    """PUT of an alias."""
+
+    version: int = Field(ge=1, description="Number of the version that the alias points at.")
+
+
+class TensorBody(Body):
+    """One tensor of a signature."""
+
+    name: str
+    datatype: str = Field(description="Element type of the Open Inference Protocol v2, e.g. FP32.")
+    shape: list[int] = Field(description="Sizes; -1 for any. The first one is the batch.")
+
+
+class SignatureBody(Body):
+    """Names, types and shapes of inputs and outputs."""
+
+    inputs: list[TensorBody] = Field(max_length=256)
+    outputs: list[TensorBody] = Field(default_factory=list, max_length=256)
+
+
+class DeclaredFile(Body):
+    """One file of an upload."""
+
+    path: str = Field(description="Relative path with forward slashes.")
+    size_bytes: int = Field(ge=0)
+
+
+class UploadBody(Body):
+    """POST of an upload."""
+
+    model: str
+    files: list[DeclaredFile] = Field(min_length=1, max_length=1000)
+    details: dict[str, Any] = Field(default_factory=dict, description="Metadata kept with the version.")
+    signature: SignatureBody | None = None
+    labels: list[str] = Field(default_factory=list, description="Class names, index by index.")
+    handler: str | None = None
+    accept_program: bool = Field(
+        False, description="The caller accepts to run the program that a TorchScript or .pt2 file is."
+    )
+
+
+class UploadAnswer(Body):
+    """Answer to what the check of an upload asks."""
+
+    accept_program: bool | None = None
+    signature: SignatureBody | None = None
+    labels: list[str] | None = None
+    handler: str | None = None
+
+
+class JobBody(Body):
+    """POST of a job."""
+
+    kind: str
+    subject: str | None = Field(None, max_length=200, description="What it works on, for people.")
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class DeployBody(Body):
+    """PUT of an endpoint; a setting that is left out keeps its value."""
+
+    version: str = Field(description="`model@N` or `model@alias`.")
+    replicas: int | None = None
+    threads: int | None = None
+    device: str | None = Field(None, description="auto, cpu or cuda:N.")
+    handler: str | None = None
+    memory_bytes: int | None = Field(None, description="Limit of one agent; 0 for the default.")
+    expected_revision: int | None = Field(
+        None, description="Revision the caller saw; 0: there was no such endpoint. Else a conflict."
+    )
+
+
+class ScaleBody(Body):
+    """How many agents are wanted."""
+
+    replicas: int
+    expected_revision: int | None = None
+
+
+class GoalBody(Body):
+    """Restart, stop or start."""
+
+    expected_revision: int | None = None
+
+
+class PredictBody(BaseModel):
+    """A predict request, passed on to the endpoint as it is."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class ApplyBody(Body):
+    """A deployments file."""
+
+    document: str = Field(description="The YAML text.")
+    dry_run: bool = Field(False, description="Only say what would change.")
+
+
+def signature_of(body: SignatureBody | None) -> Signature | None:
+    """*body* as a signature. Raises InvalidInputError."""
+    if body is None:
+        return None
+    try:
+        return msgspec.convert(body.model_dump(), Signature)
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(f"The signature is not usable: {error}") from error

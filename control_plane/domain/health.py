@@ -1,0 +1,121 @@
+"""What an endpoint is doing, in one word and one sentence, from its goal and its agents. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal, EndpointHealth
+
+CRASH_WINDOW_S: Final = 600.0
+"""Failures longer ago than this say nothing about now."""
+CRASH_LOOP_FAILURES: Final = 3
+"""So many failures within the window, of agents started for the present goal, are a crash loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFacts:
+    """One agent. current: it was started with exactly what the goal asks for; ended_at: UTC seconds."""
+
+    id: str
+    version_ref: str
+    phase: str
+    current: bool
+    reason: str | None = None
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointFacts:
+    """An endpoint's goal, where its requests go, and its live and lately failed agents, newest first."""
+
+    goal: str
+    replicas: int
+    version_ref: str
+    serving_ref: str | None
+    agents: Sequence[AgentFacts]
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The word, the sentence, and how many agents are ready that the goal asks for."""
+
+    word: EndpointHealth
+    sentence: str
+    ready: int
+
+
+def assess(facts: EndpointFacts) -> Health:
+    """Say how the endpoint is doing.
+
+    READY: as many current agents as wanted are ready and requests go to the wanted version alone. CRASH_LOOP:
+    none is ready and three or more failed within ten minutes. DEGRADED: some are ready and others fail.
+    UPDATING: requests are answered while agents come or go. STARTING: nothing was served yet.
+    """
+    live = [agent for agent in facts.agents if agent.phase in LIVE_PHASES]
+    if facts.goal != EndpointGoal.RUNNING:
+        return _ending(facts, live)
+    ready = sum(agent.current and agent.phase == AgentPhase.READY for agent in live)
+    old = [agent for agent in live if not agent.current]
+    word = _word(facts, ready, old)
+    return Health(word, _sentence(facts, word, ready, live), ready)
+
+
+def _ending(facts: EndpointFacts, live: Sequence[AgentFacts]) -> Health:
+    deleted = facts.goal == EndpointGoal.DELETED
+    if live:
+        what = "Being deleted" if deleted else "Stopping"
+        return Health(EndpointHealth.STOPPING, f"{what}: {_count(len(live))} still to end.", 0)
+    if deleted:
+        return Health(EndpointHealth.STOPPING, "Being deleted.", 0)
+    return Health(EndpointHealth.STOPPED, "Stopped; nothing answers here.", 0)
+
+
+def _word(facts: EndpointFacts, ready: int, old: Sequence[AgentFacts]) -> EndpointHealth:
+    failures = len(_failures(facts))
+    if ready >= facts.replicas:
+        settled = not old and facts.serving_ref == facts.version_ref
+        return EndpointHealth.READY if settled else EndpointHealth.UPDATING
+    if ready == 0 and failures >= CRASH_LOOP_FAILURES:
+        return EndpointHealth.CRASH_LOOP
+    if failures and (ready or facts.serving_ref is not None):
+        return EndpointHealth.DEGRADED
+    return EndpointHealth.STARTING if facts.serving_ref is None else EndpointHealth.UPDATING
+
+
+def _failures(facts: EndpointFacts) -> list[AgentFacts]:
+    """Failed agents of the present goal, not longer ago than the window, newest first."""
+    return [
+        agent
+        for agent in facts.agents
+        if agent.current
+        and agent.phase == AgentPhase.FAILED
+        and (agent.ended_at is None or facts.now - agent.ended_at <= CRASH_WINDOW_S)
+    ]
+
+
+def _sentence(facts: EndpointFacts, word: EndpointHealth, ready: int, live: Sequence[AgentFacts]) -> str:
+    parts = [f"{ready} of {_count(facts.replicas)} ready"]
+    failures = _failures(facts)
+    if word == EndpointHealth.CRASH_LOOP:
+        parts.append(f"{facts.version_ref} failed {len(failures)} times or more in ten minutes")
+    if failures and word != EndpointHealth.READY:
+        parts.append(f"agent {failures[0].id} failed: {failures[0].reason or 'no reason given'}".rstrip("."))
+    parts.extend(_busy(agent) for agent in live if _is_busy(agent))
+    if facts.serving_ref is not None and facts.serving_ref != facts.version_ref:
+        parts.append(f"requests still go to {facts.serving_ref}")
+    return "; ".join(parts[:4]) + "."
+
+
+def _is_busy(agent: AgentFacts) -> bool:
+    return agent.phase != AgentPhase.READY
+
+
+def _busy(agent: AgentFacts) -> str:
+    return f"agent {agent.id} is {agent.phase} {agent.version_ref}"
+
+
+def _count(number: int) -> str:
+    return f"{number} agent" if number == 1 else f"{number} agents"

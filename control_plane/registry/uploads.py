@@ -1,0 +1,52 @@
+"""Queries about uploads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, joinedload, lazyload
+
+from control_plane.registry.tables import Upload, Version
+
+_WITH_VERSION = (
+    joinedload(Upload.version).options(
+        lazyload(Version.tags), joinedload(Version.model), lazyload(Version.artifact)
+    ),
+)
+
+
+def find(session: Session, upload_id: str) -> Upload | None:
+    """The upload with its version's name."""
+    return session.scalar(select(Upload).where(Upload.id == upload_id).options(*_WITH_VERSION))
+
+
+def locked(session: Session, upload_id: str) -> Upload | None:
+    """The upload, locked until the transaction ends."""
+    return session.scalar(
+        select(Upload).where(Upload.id == upload_id).options(*_WITH_VERSION).with_for_update(of=Upload)
+    )
+
+
+def page(session: Session, *, offset: int, limit: int) -> tuple[Sequence[Upload], int]:
+    """Uploads newest first, and how many there are in all."""
+    total = session.scalar(select(func.count()).select_from(Upload)) or 0
+    query = select(Upload).options(*_WITH_VERSION).order_by(Upload.created_at.desc(), Upload.id)
+    return session.scalars(query.offset(offset).limit(limit)).all(), total
+
+
+def idle(session: Session, state: str, before: float) -> Sequence[Upload]:
+    """Uploads in *state* that nobody touched since *before*, locked until the transaction ends."""
+    query = select(Upload).where(Upload.state == state, Upload.updated_at < before)
+    return session.scalars(query.with_for_update()).all()
+
+
+def in_state(session: Session, state: str, limit: int) -> Sequence[Upload]:
+    """Uploads in *state*, newest first."""
+    query = select(Upload).where(Upload.state == state).order_by(Upload.created_at.desc())
+    return session.scalars(query.limit(limit)).all()
+
+
+def ids(session: Session, candidates: Sequence[str], *, states: Sequence[str]) -> set[str]:
+    """Which of *candidates* are uploads in one of *states*."""
+    return set(session.scalars(select(Upload.id).where(Upload.id.in_(candidates), Upload.state.in_(states))))

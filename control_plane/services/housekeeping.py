@@ -1,0 +1,41 @@
+"""What is left behind, by crashes and by time, and may go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from control_plane.registry import session as sessions
+from control_plane.registry import versions
+from control_plane.registry.artifacts import ArtifactStore
+from control_plane.services import registration, uploads
+from control_plane.services.context import Context
+
+TEMPORARY_KEPT_S: Final = 24 * 3600.0
+"""An artefact that is still being written after this long is not: its writer died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tidied:
+    """What was removed: uploads that waited too long, half-written artefacts, artefacts without a version."""
+
+    uploads: tuple[str, ...]
+    temporary_folders: int
+    artifacts: tuple[str, ...]
+
+
+def tidy(ctx: Context, now: float) -> Tidied:
+    """Remove what nothing needs any more. Safe at any time, beside any other call."""
+    store = ArtifactStore(ctx.settings.artifacts_dir)
+    return Tidied(
+        uploads=uploads.expire(ctx, now),
+        temporary_folders=store.clean(now, TEMPORARY_KEPT_S),
+        artifacts=tuple(
+            digest for digest in _unnamed(ctx, store) if registration.remove_unnamed(ctx, digest)
+        ),
+    )
+
+
+def _unnamed(ctx: Context, store: ArtifactStore) -> list[str]:
+    with sessions.read(ctx.engine) as session:
+        return [digest for digest in store.digests() if not versions.digest_is_named(session, digest)]

@@ -1,0 +1,134 @@
+"""An endpoint's health, word by word."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.domain.endpoint import AgentPhase, EndpointGoal, EndpointHealth
+from control_plane.domain.health import CRASH_WINDOW_S, AgentFacts, EndpointFacts, Health, assess
+
+NOW = 10_000.0
+
+
+def agent(phase: AgentPhase, *, current: bool = True, **changes: object) -> AgentFacts:
+    ref = "digits@2" if current else "digits@1"
+    given_: dict[str, object] = {
+        "id": "k3x9",
+        "version_ref": ref,
+        "phase": phase,
+        "current": current,
+        **changes,
+    }
+    return AgentFacts(**given_)  # type: ignore[arg-type]
+
+
+def failed(seconds_ago: float, **changes: object) -> AgentFacts:
+    return agent(AgentPhase.FAILED, reason="no memory left.", ended_at=NOW - seconds_ago, **changes)
+
+
+def judge(*agents: AgentFacts, **changes: object) -> Health:
+    given_: dict[str, object] = {
+        "goal": EndpointGoal.RUNNING,
+        "replicas": 1,
+        "version_ref": "digits@2",
+        "serving_ref": "digits@2",
+        "agents": agents,
+        "now": NOW,
+        **changes,
+    }
+    return assess(EndpointFacts(**given_))  # type: ignore[arg-type]
+
+
+def test_ready_when_all_are() -> None:
+    health = judge(agent(AgentPhase.READY))
+    assert (health.word, health.sentence, health.ready) == (EndpointHealth.READY, "1 of 1 agent ready.", 1)
+
+
+def test_ready_while_a_surplus_agent_drains() -> None:
+    assert judge(agent(AgentPhase.READY), agent(AgentPhase.DRAINING)).word == EndpointHealth.READY
+
+
+def test_starting_says_which_agent_does_what() -> None:
+    health = judge(agent(AgentPhase.LOADING), serving_ref=None, replicas=2)
+    assert health.word == EndpointHealth.STARTING
+    assert health.sentence == "0 of 2 agents ready; agent k3x9 is loading digits@2."
+
+
+def test_updating_while_the_old_version_still_serves() -> None:
+    health = judge(agent(AgentPhase.WARMING), agent(AgentPhase.READY, current=False), serving_ref="digits@1")
+    assert health.word == EndpointHealth.UPDATING
+    assert health.ready == 0
+    assert "requests still go to digits@1" in health.sentence
+
+
+def test_updating_until_the_old_agents_are_gone() -> None:
+    health = judge(agent(AgentPhase.READY), agent(AgentPhase.DRAINING, current=False))
+    assert health.word == EndpointHealth.UPDATING
+
+
+def test_updating_until_requests_go_to_the_new_version() -> None:
+    assert judge(agent(AgentPhase.READY), serving_ref="digits@1").word == EndpointHealth.UPDATING
+
+
+def test_scaling_up_is_no_illness() -> None:
+    health = judge(agent(AgentPhase.READY), agent(AgentPhase.STARTING), replicas=3)
+    assert health.word == EndpointHealth.UPDATING
+
+
+def test_three_recent_failures_are_a_crash_loop_with_its_reason() -> None:
+    health = judge(failed(5), failed(30), failed(60), serving_ref=None)
+    assert health.word == EndpointHealth.CRASH_LOOP
+    assert "no memory left" in health.sentence
+    assert ".." not in health.sentence
+
+
+def test_two_failures_are_not_yet() -> None:
+    assert judge(failed(5), failed(30), serving_ref=None).word == EndpointHealth.STARTING
+
+
+def test_failures_outside_the_window_and_of_other_goals_do_not_count() -> None:
+    old = failed(CRASH_WINDOW_S + 1)
+    assert judge(failed(5), failed(6), old, serving_ref=None).word == EndpointHealth.STARTING
+    other = failed(7, current=False)
+    assert judge(failed(5), failed(6), other, serving_ref=None).word == EndpointHealth.STARTING
+
+
+def test_degraded_when_some_serve_and_others_fail() -> None:
+    health = judge(agent(AgentPhase.READY), failed(5), replicas=2)
+    assert health.word == EndpointHealth.DEGRADED
+    assert health.ready == 1
+
+
+def test_stopped_and_stopping() -> None:
+    assert judge(goal=EndpointGoal.STOPPED).word == EndpointHealth.STOPPED
+    assert judge(agent(AgentPhase.DRAINING), goal=EndpointGoal.STOPPED).word == EndpointHealth.STOPPING
+    assert judge(agent(AgentPhase.READY), goal=EndpointGoal.DELETED).word == EndpointHealth.STOPPING
+
+
+agents = st.builds(
+    AgentFacts,
+    id=st.just("a1"),
+    version_ref=st.sampled_from(["digits@1", "digits@2"]),
+    phase=st.sampled_from(list(AgentPhase)),
+    current=st.booleans(),
+    reason=st.none() | st.just("broken"),
+    ended_at=st.none() | st.floats(0, NOW),
+)
+
+
+@given(
+    st.lists(agents, max_size=6),
+    st.sampled_from(list(EndpointGoal)),
+    st.integers(1, 5),
+    st.sampled_from([None, "digits@1", "digits@2"]),
+)
+def test_any_state_has_a_word_and_one_sentence(
+    shown: list[AgentFacts], goal: EndpointGoal, replicas: int, serving_ref: str | None
+) -> None:
+    health = judge(*shown, goal=goal, replicas=replicas, serving_ref=serving_ref)
+    assert health.sentence.endswith(".")
+    assert (health.word == EndpointHealth.READY) <= (health.ready >= replicas and serving_ref == "digits@2")
+    assert (health.word in (EndpointHealth.STOPPED, EndpointHealth.STOPPING)) == (
+        goal != EndpointGoal.RUNNING
+    )
