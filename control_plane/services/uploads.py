@@ -251,6 +251,22 @@ def ask(ctx: Context, upload_id: str, found: Mapping[str, Any], needs: Sequence[
         upload_rows.record(session, row, "worker", "upload.asked", message)
 
 
+def ask_again(ctx: Context, upload_id: str, reason: Reason, suggested: Signature | None) -> None:
+    """The declared signature does not fit, for *reason*: another is needed.
+
+    suggested: what the form starts with; None for what the check read from the file.
+    """
+    with sessions.write(ctx.engine) as session:
+        row = upload_rows.locked(session, upload_id)
+        upload_rows.require(row, UploadState.CHECKING)
+        suggestion = msgspec.to_builtins(suggested) if suggested else row.found.get("signature")
+        row.found = {**row.found, "signature": suggestion, "needs": ["signature"]}
+        row.declared_signature, row.reason = None, asdict(reason)
+        row.state, row.updated_at = UploadState.NEEDS_INPUT, time.time()
+        message = f"The upload for {row.model_name} waits for another signature: {reason.message}"
+        upload_rows.record(session, row, "worker", "upload.asked", message)
+
+
 def note(ctx: Context, upload_id: str, found: Mapping[str, Any]) -> None:
     """The check has read *found* so far; the upload stays CHECKING."""
     with sessions.write(ctx.engine) as session:
@@ -328,6 +344,7 @@ def _settle(session: Session, row: Upload, actor: str, *, given: set[str]) -> No
 def _check(session: Session, row: Upload, actor: str) -> None:
     job = jobs.queue(session, CHECK, subject=row.model_name, params={"upload_id": row.id}, actor=actor)
     row.state, row.job_id, row.updated_at = UploadState.CHECKING, job.id, time.time()
+    row.reason = None
 
 
 def _cancel(session: Session, row: Upload, actor: str) -> None:

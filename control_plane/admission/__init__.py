@@ -1,0 +1,1 @@
+"""The parse-only gate: judges received files without running, unpickling or importing anything of theirs."""

@@ -1,0 +1,1 @@
+"""One module per kind of job; `control_plane.jobs.catalog` lists them."""
