@@ -11,7 +11,7 @@ from sqlalchemy.orm.strategy_options import _AbstractLoad
 from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal
 from control_plane.registry.tables import Agent, Endpoint, Version
 
-SHOWN_FAILURES = 5
+SHOWN_FAILURES = 10
 """Failed agents per endpoint that are read to judge its health."""
 
 

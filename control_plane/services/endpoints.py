@@ -248,7 +248,9 @@ def _facts(row: Endpoint, shown: Sequence[Agent]) -> tuple[AgentFacts, ...]:
             version_ref=agent.version.ref,
             phase=agent.phase,
             current=agent.spec == wanted,
+            in_traffic="gateway" in agent.timings_s,
             reason=agent.reason,
+            ready_at=agent.ready_at,
             ended_at=agent.ended_at,
         )
         for agent in shown

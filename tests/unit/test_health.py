@@ -18,6 +18,7 @@ def agent(phase: AgentPhase, *, current: bool = True, **changes: object) -> Agen
         "version_ref": ref,
         "phase": phase,
         "current": current,
+        "in_traffic": phase == AgentPhase.READY,
         **changes,
     }
     return AgentFacts(**given_)  # type: ignore[arg-type]
@@ -43,6 +44,23 @@ def judge(*agents: AgentFacts, **changes: object) -> Health:
 def test_ready_when_all_are() -> None:
     health = judge(agent(AgentPhase.READY))
     assert (health.word, health.sentence, health.ready) == (EndpointHealth.READY, "1 of 1 agent ready.", 1)
+
+
+def test_not_ready_before_the_gateway_sends_it_requests() -> None:
+    health = judge(agent(AgentPhase.READY, in_traffic=False))
+    assert (health.word, health.ready) == (EndpointHealth.UPDATING, 0)
+    assert health.sentence == "0 of 1 agent ready; agent k3x9 is joining the gateway with digits@2."
+
+
+def test_crash_loop_says_when_it_is_tried_next() -> None:
+    health = judge(failed(2), failed(20), failed(30), failed(40), failed(50), serving_ref=None)
+    assert "next attempt in 6 s" in health.sentence  # 2**(5-2) seconds after the last failure
+
+
+def test_a_stable_life_ends_the_series() -> None:
+    stable = agent(AgentPhase.READY, ready_at=NOW - 120)
+    assert judge(stable, failed(200), failed(210), failed(220)).word == EndpointHealth.READY
+    assert judge(stable, failed(200), failed(210), failed(220), replicas=2).word == EndpointHealth.UPDATING
 
 
 def test_ready_while_a_surplus_agent_drains() -> None:
@@ -112,7 +130,9 @@ agents = st.builds(
     version_ref=st.sampled_from(["digits@1", "digits@2"]),
     phase=st.sampled_from(list(AgentPhase)),
     current=st.booleans(),
+    in_traffic=st.booleans(),
     reason=st.none() | st.just("broken"),
+    ready_at=st.none() | st.floats(0, NOW),
     ended_at=st.none() | st.floats(0, NOW),
 )
 

@@ -1,0 +1,53 @@
+"""Asks serving agents how they are, in the terms of their contract."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Final
+
+import msgspec
+
+from control_plane import socket_http
+from serving_agent.contract.status import AgentStatus
+
+HEALTH_TIMEOUT_S: Final = 1.0
+"""An agent that has not answered after this long is silent in this round."""
+PARALLEL: Final = 32
+LARGEST_ANSWER_BYTES: Final = 64 * 1024
+
+
+class AgentClient:
+    """Reads /health of many agents at once. Close it when done."""
+
+    def __init__(self, timeout_s: float = HEALTH_TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        self._pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="agent-health")
+
+    def statuses(self, addresses: Mapping[str, str]) -> dict[str, AgentStatus]:
+        """Answers by agent id, within about one timeout for all together; who does not answer is left out.
+
+        addresses: agent id to REST address (`unix:/path` or `host:port`).
+        """
+        asked = {
+            self._pool.submit(read_status, address, self._timeout_s): agent_id
+            for agent_id, address in addresses.items()
+        }
+        done, late = wait(asked, timeout=self._timeout_s * 1.5)
+        for future in late:
+            future.cancel()
+        answers = {asked[future]: future.result() for future in done}
+        return {agent_id: status for agent_id, status in answers.items() if status is not None}
+
+    def close(self) -> None:
+        """End its threads; the agents are not touched."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def read_status(address: str, timeout_s: float) -> AgentStatus | None:
+    """The agent's answer to GET /health, or None when there is none within *timeout_s*. Never raises."""
+    try:
+        body = socket_http.get(address, "/health", timeout_s, LARGEST_ANSWER_BYTES)
+        return msgspec.json.decode(body, type=AgentStatus)
+    except (socket_http.NoAnswerError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None

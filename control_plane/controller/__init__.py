@@ -1,0 +1,1 @@
+"""The level-triggered controller: observe one snapshot, plan (pure), execute in order."""

@@ -1,0 +1,91 @@
+"""What an agent's process says about its row: adopted, further along, failed or ended. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from control_plane.controller.actions import Action, EndAgent, FailAgent, RecordPhase, RecordProcess
+from control_plane.controller.snapshot import AgentSeen, ExitSeen, Limits
+from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase
+
+_ORDER = (AgentPhase.STARTING, AgentPhase.LOADING, AgentPhase.WARMING, AgentPhase.READY)
+_LOST = ExitSeen("its process is gone and left no reason", None)
+
+Judged = tuple[AgentSeen, tuple[Action, ...]]
+
+
+def judge(agent: AgentSeen, now: float, limits: Limits) -> Judged:
+    """Return the agent as its row will read, and the actions that write it there."""
+    if agent.phase not in LIVE_PHASES:
+        return agent, ()
+    if agent.process is None:
+        return _without_process(agent, now)
+    complaint = _complaint(agent, now, limits)
+    if complaint is not None:
+        return _fail(agent, ExitSeen(complaint, None), now)
+    return _advance(agent, now)
+
+
+def servable(agent: AgentSeen, limits: Limits) -> bool:
+    """Whether requests may go to it: it lives, is ready, and says so (or is silent only briefly)."""
+    if agent.phase is not AgentPhase.READY or agent.process is None:
+        return False
+    if agent.status is None:
+        return agent.silent_s < limits.silent_unready_s
+    return agent.status.phase == "ready"
+
+
+def _without_process(agent: AgentSeen, now: float) -> Judged:
+    if agent.phase is AgentPhase.DRAINING:
+        code = agent.exit.code if agent.exit else None
+        ended = replace(agent, phase=AgentPhase.STOPPED, ended_at=now)
+        return ended, (EndAgent(agent.id, code, now),)
+    if agent.exit is None and agent.recorded is None:
+        return agent, ()
+    return _fail(agent, agent.exit or _LOST, now)
+
+
+def _fail(agent: AgentSeen, end: ExitSeen, now: float) -> Judged:
+    failed = replace(agent, phase=AgentPhase.FAILED, ended_at=now)
+    return failed, (FailAgent(agent.id, end.reason, end.code, now),)
+
+
+def _complaint(agent: AgentSeen, now: float, limits: Limits) -> str | None:
+    if agent.phase is AgentPhase.DRAINING or agent.process is None:
+        return None
+    if agent.ready_at is None and now - agent.process.started_at > limits.start_timeout_s:
+        doing = agent.status.phase if agent.status else agent.phase.value
+        return f"did not become ready within {limits.start_timeout_s:g} s: still {doing}"
+    if agent.ready_at is not None and agent.silent_s > limits.silent_kill_s:
+        return f"its process lives but has not answered for {limits.silent_kill_s:g} s"
+    return None
+
+
+def _advance(agent: AgentSeen, now: float) -> Judged:
+    actions: tuple[Action, ...] = ()
+    if agent.process is not None and agent.recorded != agent.process:
+        actions = (RecordProcess(agent.id, agent.process),)
+        agent = replace(agent, recorded=agent.process)
+    phase = _reported(agent)
+    if phase is None or agent.status is None:
+        return agent, actions
+    ready_at = now if phase is AgentPhase.READY else None
+    timings = _timings(agent, now, ready=phase is AgentPhase.READY)
+    record = RecordPhase(agent.id, phase, timings, agent.status.device, now)
+    return replace(agent, phase=phase, ready_at=ready_at, timings_s=timings), (*actions, record)
+
+
+def _reported(agent: AgentSeen) -> AgentPhase | None:
+    """The phase to record: only ever a later one than the row has."""
+    if agent.status is None or agent.phase not in _ORDER or agent.status.phase not in _ORDER:
+        return None
+    phase = AgentPhase(agent.status.phase)
+    return phase if _ORDER.index(phase) > _ORDER.index(agent.phase) else None
+
+
+def _timings(agent: AgentSeen, now: float, *, ready: bool) -> dict[str, float]:
+    """Seconds per stage; `start` is all that passed before the agent's own first stage."""
+    own = dict(agent.status.timings_s) if agent.status else {}
+    if not ready:
+        return own
+    return {"start": max(0.0, now - agent.created_at - sum(own.values())), **own}

@@ -1,0 +1,105 @@
+"""One endpoint with its agents, beside what the gateway says of it: the questions a plan asks. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from control_plane.controller import judgement
+from control_plane.controller.snapshot import AgentSeen, EndpointSeen, Limits
+from control_plane.domain import backoff
+from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal, ServingSpec
+from control_plane.gateway.traffic_plan import GatewayState
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One endpoint as one tick sees it; its agents are judged already."""
+
+    endpoint: EndpointSeen
+    agents: tuple[AgentSeen, ...]
+    """Live and ended ones, oldest first."""
+    gateway: GatewayState
+    limits: Limits
+    now: float
+
+    @property
+    def name(self) -> str:
+        """The endpoint's name."""
+        return self.endpoint.name
+
+    @property
+    def running(self) -> bool:
+        """Whether the operator wants it to serve."""
+        return self.endpoint.goal is EndpointGoal.RUNNING
+
+    @property
+    def wanted(self) -> ServingSpec:
+        """How the operator wants it served."""
+        return self.endpoint.spec
+
+    @property
+    def active(self) -> tuple[AgentSeen, ...]:
+        """Agents that have not ended and were not told to."""
+        return tuple(a for a in self.agents if a.phase in LIVE_PHASES and a.phase is not AgentPhase.DRAINING)
+
+    @property
+    def unfinished(self) -> tuple[AgentSeen, ...]:
+        """Agents that have not ended."""
+        return tuple(a for a in self.agents if a.phase in LIVE_PHASES)
+
+    def of(self, spec: ServingSpec) -> tuple[AgentSeen, ...]:
+        """Active agents of one spec."""
+        return tuple(agent for agent in self.active if agent.spec == spec)
+
+    def servable(self, agent: AgentSeen) -> bool:
+        """Whether requests may go to that agent."""
+        return judgement.servable(agent, self.limits)
+
+    def members(self, version: str) -> frozenset[str]:
+        """Agents the gateway knows for that version."""
+        state = self.gateway.backends.get((self.name, version))
+        return state.agents if state else frozenset()
+
+    def is_member(self, agent: AgentSeen) -> bool:
+        """Whether the gateway knows that agent."""
+        return agent.id in self.members(agent.version)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights above zero that requests follow now."""
+        weights = self.gateway.weights.get(self.name, {})
+        return {version: weight for version, weight in weights.items() if weight > 0}
+
+    def active_requests(self, version: str) -> int:
+        """Requests the gateway has under way at that version."""
+        state = self.gateway.backends.get((self.name, version))
+        return state.active_requests if state else 0
+
+    def servable_members(self, version: str) -> tuple[AgentSeen, ...]:
+        """Agents of that version that the gateway knows and that may serve."""
+        members = self.members(version)
+        return tuple(a for a in self.active if a.id in members and a.version == version and self.servable(a))
+
+    def gateway_agrees(self, version: str) -> bool:
+        """Whether the gateway finds as many members healthy as we find servable, and at least one."""
+        state = self.gateway.backends.get((self.name, version))
+        believed = len(self.servable_members(version))
+        return state is not None and believed > 0 and state.healthy >= believed
+
+    def in_place(self, agents: Iterable[AgentSeen], version: str) -> bool:
+        """Whether all of *agents* (one version's) may serve, are known to the gateway and healthy there."""
+        members = {agent.id for agent in self.servable_members(version)}
+        return all(agent.id in members for agent in agents) and self.gateway_agrees(version)
+
+    def lives(self, spec: ServingSpec) -> tuple[backoff.Life, ...]:
+        """The lives of all agents of one spec, for backoff."""
+        return tuple(
+            backoff.Life(a.ready_at, a.ended_at, a.phase is AgentPhase.FAILED)
+            for a in self.agents
+            if a.spec == spec
+        )
+
+    def may_start(self, spec: ServingSpec) -> bool:
+        """Whether backoff lets an agent of that spec start now."""
+        return backoff.next_attempt_at(self.lives(spec), self.now) <= self.now

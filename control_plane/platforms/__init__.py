@@ -1,0 +1,1 @@
+"""Where serving agents run: one file per platform, one catalogue line."""

@@ -1,0 +1,1 @@
+"""`signalbox up`: starts, watches and ends everything on one machine."""
