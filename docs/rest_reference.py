@@ -12,9 +12,10 @@ from control_plane.services.context import Context, open_context
 PAGE = Path(__file__).parent / "reference" / "rest.md"
 HEAD = """# REST API
 
-Everything below is under `/api/v1` of the dashboard's address, takes and gives JSON unless it says otherwise, and
-answers errors as [errors](errors.md) tells. The header `X-Signalbox-Actor` names who acts, for the activity log.
-The full schema is served at `/api/v1/openapi.json`. Beside it the web process answers `GET /health` and `GET /ready`.
+Everything below is under `/api/v1` of the dashboard's address, takes and gives JSON unless it says otherwise,
+and answers errors as [errors](errors.md) tells. The header `X-Signalbox-Actor` names who acts, for the
+activity log. The full schema is served at `/api/v1/openapi.json`. Beside it the web process answers
+`GET /health` and `GET /ready`.
 
 | method and path | what it does |
 |---|---|

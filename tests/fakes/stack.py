@@ -46,12 +46,12 @@ class Stack:
         return self.settings.child_environment()
 
     def cli(
-        self, *arguments: str, input: str | None = None, timeout_s: float = 120
-    ) -> subprocess.CompletedProcess[str]:  # noqa: A002
+        self, *arguments: str, stdin: str | None = None, timeout_s: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "control_plane", *arguments],
             env=self.environment,
-            input=input,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=timeout_s,

@@ -60,7 +60,7 @@ def test_what_goes_wrong_has_its_exit_code_and_sentence(
 
 
 def test_an_unknown_endpoint_is_not_found_at_the_gateway(stack: Stack) -> None:
-    done = stack.cli("predict", "nobody", "--input", "-", "--json", input="[1]")
+    done = stack.cli("predict", "nobody", "--input", "-", "--json", stdin="[1]")
     assert done.returncode == 3
     assert json.loads(done.stdout)["error"]["code"] == "not_found"
 

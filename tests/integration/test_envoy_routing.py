@@ -227,3 +227,18 @@ def test_weights_split_requests(http: httpx.Client) -> None:
 
     # 400 draws at 0.25: the standard deviation is 8.7, five of them are 43
     assert 57 <= answers["digits@2"] <= 143
+
+
+def test_health_probes_are_nobodys_requests(envoy: RunningEnvoy, http: httpx.Client) -> None:
+    assert http.get("/v2/health/live").is_success
+    assert http.get("/e/nobody-at-home/predict").status_code == 404
+
+    def counted() -> list[str]:
+        lines = envoy.gateway.metrics().splitlines()
+        return [line for line in lines if line.startswith("envoy_gwm_requests{")]
+
+    unnamed = wait_until(
+        lambda: [line for line in counted() if 'code="404"' in line], timeout_s=5, what=envoy.gateway.metrics
+    )
+    assert unnamed
+    assert not [line for line in counted() if 'code="200"' in line and 'endpoint="-"' in line]

@@ -88,7 +88,7 @@ def test_command_line_from_push_to_prediction(stack: Stack, tmp_path: Path) -> N
     assert len(digests) == 1, "the same bytes are stored once"
 
     _cli(stack, "deploy", "double", "double@1")
-    answer = _cli(stack, "predict", "double", "--input", "-", input=json.dumps([[1, 2, 3, 4]]))
+    answer = _cli(stack, "predict", "double", "--input", "-", stdin=json.dumps([[1, 2, 3, 4]]))
     assert answer["predictions"] == [[2, 4, 6, 8]]
     status = _cli(stack, "status")
     assert status["controller"] == "leading"
@@ -100,8 +100,8 @@ class Double(torch.nn.Module):
         return x * 2
 
 
-def _cli(stack: Stack, *arguments: str, input: str | None = None) -> dict[str, Any]:  # noqa: A002
-    done = stack.cli(*arguments, "--json", input=input)
+def _cli(stack: Stack, *arguments: str, stdin: str | None = None) -> dict[str, Any]:
+    done = stack.cli(*arguments, "--json", stdin=stdin)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 

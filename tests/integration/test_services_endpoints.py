@@ -43,7 +43,8 @@ def add_agent(ctx: Context, name: str, agent_id: str, phase: str, **changes: Any
             row.memory_bytes,
             row.restart,
         )
-        given = {"created_at": time.time(), "timings_s": {"import": 1.5, "gateway": 0.2} if phase == "ready" else {"import": 1.5}, **changes}
+        timings = {"import": 1.5, "gateway": 0.2} if phase == "ready" else {"import": 1.5}
+        given = {"created_at": time.time(), "timings_s": timings, **changes}
         session.add(
             Agent(
                 id=agent_id,

@@ -99,8 +99,7 @@ def test_killed_agent_loses_nothing_and_is_replaced(served: tuple[Stack, str], l
     victim = before.pop()
     psutil.Process(victim).kill()
     load.wait_for_more(100)
-    stack.wait_for(name, lambda view: view["ready"] == 2 and victim not in {a["pid"] for a in view["agents"]
-                                                                          if a["phase"] == "ready"})  # fmt: skip
+    stack.wait_for(name, lambda view: view["ready"] == 2 and victim not in agent_pids(stack, name))
     assert before < agent_pids(stack, name)
 
 

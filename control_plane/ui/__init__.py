@@ -1,0 +1,1 @@
+"""The dashboard: entry script, view-models, components, look and gate."""

@@ -1,0 +1,47 @@
+"""Upload form: a component that sends files straight to `/api/v1/uploads` with progress, speed and cancel.
+
+Bytes never pass through Streamlit: its uploader would hold whole checkpoints in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from control_plane.domain.views import UploadView
+from control_plane.ui.components import assets
+
+_component = st.components.v2.component(
+    "signalbox_upload",
+    html=assets.text("upload.html"),
+    css=assets.text("upload.css"),
+    js=assets.text("upload.js"),
+    isolate_styles=True,
+)
+
+
+def upload_form(*, models: Sequence[str], resume: UploadView | None, actor: str, key: str) -> str | None:
+    """Mount the form; returns the id of the upload once all its bytes have arrived, otherwise None.
+
+    models: names to suggest. resume: an upload whose bytes did not all arrive, to send the rest of.
+    """
+    result = _component(
+        key=key,
+        data={
+            "api": "/api/v1",
+            "actor": actor,
+            "models": list(models),
+            "resume": _resumable(resume) if resume else None,
+        },
+        on_sent_change=lambda: None,
+    )
+    return result.sent or None
+
+
+def _resumable(upload: UploadView) -> dict[str, object]:
+    files = [
+        {"path": file.path, "size": file.size_bytes, "done": file.received_bytes == file.size_bytes}
+        for file in upload.files
+    ]
+    return {"id": upload.id, "model": upload.model_name, "files": files}

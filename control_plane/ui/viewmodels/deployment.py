@@ -1,0 +1,16 @@
+"""What the deploy form holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Serving settings as chosen; *memory_bytes* 0 is the machine's default, *handler* None the version's."""
+
+    replicas: int
+    threads: int
+    device: str
+    handler: str | None
+    memory_bytes: int

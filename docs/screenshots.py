@@ -1,0 +1,185 @@
+"""Make the pictures of docs/images from the real thing.
+
+Starts Signalbox on a temporary home, loads the example, deploys it, sends it traffic for a while, and takes
+pictures of the pages in both themes: `python docs/screenshots.py`. Needs playwright and a Chromium browser.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from control_plane.config import Settings
+
+IMAGES = Path(__file__).parent / "images"
+MOST_BYTES = 300_000
+TRAFFIC_S = 150
+"""How long traffic flows before the live page is worth a picture, in seconds."""
+TIMEOUT_S = 120
+ENDPOINT = "digits"
+
+
+def main() -> None:
+    """Make every picture anew."""
+    with (
+        tempfile.TemporaryDirectory(prefix="sb-") as home,
+        running(_settings(Path(home))) as settings,
+        sync_playwright() as playwright,
+    ):
+        browser = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox"])
+        picture(browser, settings, "first_steps", "/", "light")
+        prepare(settings)
+        with traffic(settings):
+            time.sleep(TRAFFIC_S)
+            for scheme in ("light", "dark"):
+                pictures(browser, settings, scheme)
+        browser.close()
+
+
+def pictures(browser: Browser, settings: Settings, scheme: str) -> None:
+    """Every page worth showing, in one theme."""
+    picture(browser, settings, f"overview_{scheme}", "/", scheme)
+    picture(browser, settings, f"live_{scheme}", "/live?range=5+min", scheme, charts)
+    picture(browser, settings, f"endpoint_{scheme}", f"/endpoints?name={ENDPOINT}", scheme)
+    picture(
+        browser,
+        settings,
+        f"playground_{scheme}",
+        f"/endpoints?name={ENDPOINT}&tab=Playground",
+        scheme,
+        predict,
+    )
+    picture(browser, settings, f"version_{scheme}", "/versions?id=digits@2", scheme)
+
+
+def charts(page: Page) -> None:
+    """Wait until a chart has a line."""
+    page.locator(".scatterlayer path.js-line").first.wait_for()
+
+
+def predict(page: Page) -> None:
+    """Pick an example and run it."""
+    page.get_by_role("option").nth(6).click()
+    page.get_by_role("button", name="Run").click()
+    page.locator(".sb-bars").wait_for()
+
+
+def picture(
+    browser: Browser,
+    settings: Settings,
+    name: str,
+    path: str,
+    scheme: str,
+    act: Callable[[Page], None] | None = None,
+) -> None:
+    """Open *path* in *scheme*, do *act*, and write docs/images/<name>.png."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]  # "light" or "dark"
+    page = context.new_page()
+    page.goto(settings.web_url + path)
+    page.wait_for_selector('[data-testid="stHeading"], .sb-head')
+    if act is not None:
+        act(page)
+    page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
+    page.wait_for_timeout(1500)  # transitions
+    target = IMAGES / f"{name}.png"
+    page.screenshot(path=target)
+    context.close()
+    if target.stat().st_size > MOST_BYTES:
+        raise SystemExit(f"{target} is larger than {MOST_BYTES} bytes")
+
+
+def prepare(settings: Settings) -> None:
+    """Load the example and deploy its first version with two replicas."""
+    _signalbox(settings, "example")
+    _signalbox(settings, "deploy", ENDPOINT, "digits@1", "--replicas", "2")
+
+
+@contextmanager
+def traffic(settings: Settings) -> Iterator[None]:
+    """Send examples to the endpoint until the block ends."""
+    examples = httpx.get(f"{settings.web_url}/api/v1/models/digits/versions/1/examples").json()
+    bodies = [{"input": [example["inputs"]["image"]]} for example in _items(examples)]
+    done = threading.Event()
+    clients = [threading.Thread(target=_send, args=(settings, bodies, done, i)) for i in range(2)]
+    for client in clients:
+        client.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for client in clients:
+            client.join()
+
+
+def _items(answer: Any) -> list[dict[str, Any]]:
+    return list(answer["items"] if isinstance(answer, dict) else answer)
+
+
+def _send(settings: Settings, bodies: list[dict[str, Any]], done: threading.Event, offset: int) -> None:
+    url = f"{settings.gateway_url}/e/{ENDPOINT}/predict"
+    with httpx.Client(timeout=30) as client:
+        for i in range(offset, 10**9):
+            if done.wait(0.02 + 0.015 * (i // 150 % 3)):
+                return
+            client.post(url, json=bodies[i % len(bodies)])
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[Settings]:
+    """`signalbox up` until the block ends."""
+    command = [sys.executable, "-m", "control_plane", "up"]
+    process = subprocess.Popen(command, env=settings.child_environment())  # noqa: S603  our own program
+    try:
+        _wait_for(settings)
+        yield settings
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(TIMEOUT_S)
+
+
+def _wait_for(settings: Settings) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            status = httpx.get(f"{settings.web_url}/api/v1/status").json()
+        except httpx.TransportError:
+            status = {}
+        if (status.get("controller"), status.get("gateway")) == ("leading", "serving"):
+            return
+        time.sleep(0.2)
+    raise SystemExit("Signalbox did not start")
+
+
+def _signalbox(settings: Settings, *arguments: str) -> None:
+    command = [sys.executable, "-m", "control_plane", *arguments]
+    environment = settings.child_environment()
+    subprocess.run(command, env=environment, check=True, timeout=TIMEOUT_S)  # noqa: S603  our own program
+
+
+def _settings(home: Path) -> Settings:
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        return Settings(home=home, web_port=one.getsockname()[1], gateway_port=two.getsockname()[1])
+
+
+def _chromium() -> str | None:
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    main()

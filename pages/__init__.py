@@ -1,0 +1,1 @@
+"""Page scripts, one thin file a page."""

@@ -1,0 +1,194 @@
+"""The way of one upload: its timeline, the questions a person must answer, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import streamlit as st
+
+from control_plane.domain.upload import UploadState
+from control_plane.domain.views import JobView, UploadView
+from control_plane.services import catalogs, jobs, uploads, versions
+from control_plane.services.context import Context
+from control_plane.ui import current
+from control_plane.ui.viewmodels import quantities
+from control_plane.ui.viewmodels import uploads as views
+from control_plane.ui.viewmodels import versions as version_views
+from pages._ui import actions, links, markup
+from pages._ui.guard import refreshing
+from serving_agent.contract.signature import DATATYPES
+
+MOST_INPUTS: Final = 8
+_ROWS: Final = "signature-rows"
+
+
+def draw(upload_id: str) -> None:
+    """Draw the upload *upload_id*: watched while it is checked, with forms when it asks."""
+    ctx = current.context()
+    upload = uploads.get(ctx, upload_id)
+    with st.container(border=True, key="upload-progress"):
+        if upload.state == UploadState.CHECKING:
+            _watch(upload_id)
+        else:
+            _state(upload, None)
+            _outcome(ctx, upload)
+
+
+@refreshing(0.7)
+def _watch(upload_id: str) -> None:
+    """Follow the check; the page draws itself again, with forms and links, when it is over."""
+    ctx = current.context()
+    upload = uploads.get(ctx, upload_id)
+    if upload.state != UploadState.CHECKING:
+        st.rerun(scope="app")
+    actions.show_notices()
+    _state(upload, jobs.get(ctx, upload.job_id) if upload.job_id else None)
+    st.button("Cancel", key="upload-cancel", on_click=_cancel, args=(upload_id,))
+
+
+def _state(upload: UploadView, job: JobView | None) -> None:
+    note = f"{quantities.count(len(upload.files), 'file')}, {quantities.size(upload.size_bytes)}"
+    st.html(markup.card_title(upload.version_ref or upload.model_name, upload.state, note=note))
+    st.html(markup.steps(views.timeline(upload, job)))
+
+
+def _cancel(upload_id: str) -> None:
+    ctx = current.context()
+    actions.act(lambda: uploads.cancel(ctx, upload_id, actor=actions.ACTOR), "Upload cancelled")
+
+
+def _outcome(ctx: Context, upload: UploadView) -> None:
+    if upload.state == UploadState.REGISTERED and upload.version_ref:
+        _registered(ctx, upload.version_ref)
+    elif upload.state == UploadState.REJECTED and upload.reason:
+        where = f"{upload.reason.file}: " if upload.reason.file else ""
+        st.html(markup.problem(f"{where}{upload.reason.message}", upload.reason.next_step))
+        st.caption(f"Reason code: {upload.reason.code}")
+    elif upload.state == UploadState.NEEDS_INPUT:
+        _questions(ctx, upload)
+
+
+def _registered(ctx: Context, ref: str) -> None:
+    version = versions.get(ctx, ref)
+    rows = [
+        ("Format", version_views.format_words(version.format)),
+        ("Size", quantities.size(version.size_bytes)),
+        ("Digest", version.digest),
+        ("Inputs", version_views.side_words(version.signature.inputs)),
+        ("Outputs", version_views.side_words(version.signature.outputs)),
+    ]
+    st.html(markup.facts(rows))
+    with st.container(horizontal=True):
+        links.page(
+            "endpoints", f"Deploy {ref}", key="registered-deploy", icon=":material/rocket_launch:", deploy=ref
+        )
+        links.page("versions", "Open version", key="registered-open", icon=":material/inventory_2:", id=ref)
+
+
+def _questions(ctx: Context, upload: UploadView) -> None:
+    st.html(
+        markup.facts(
+            [
+                ("Format", version_views.format_words(upload.format)),
+                ("Signature", version_views.signature_words(upload.signature)),
+            ]
+        )
+    )
+    if upload.reason:
+        st.html(markup.problem(upload.reason.message, upload.reason.next_step, warn=True))
+    if views.ACCEPTANCE in upload.needs:
+        st.html(
+            markup.problem(
+                "This file is a program",
+                "Not only weights: serving it means running code from it on this machine. Accept only if you "
+                "trust where it came from. Your name and the time are recorded with the version.",
+                warn=True,
+            )
+        )
+        st.checkbox("Run this program", key="accept-program")
+    if views.SIGNATURE in upload.needs:
+        _signature_rows(upload)
+    _optional(ctx, upload)
+    with st.container(horizontal=True):
+        st.button(
+            "Continue",
+            key="answer",
+            type="primary",
+            on_click=_answer,
+            args=(upload,),
+            disabled=views.ACCEPTANCE in upload.needs and not st.session_state.get("accept-program"),
+        )
+        st.button("Cancel this upload", key="upload-cancel", on_click=_cancel, args=(upload.id,))
+
+
+def _signature_rows(upload: UploadView) -> None:
+    st.html(
+        markup.card_title("What does it take?")
+        + markup.text(
+            "The file does not say. Sizes with commas between, -1 for any; the first one is the batch. "
+            "Outputs are found by trying."
+        )
+    )
+    start = views.starting_rows(upload)
+    named = bool(upload.signature and upload.signature.inputs)
+    count = int(st.session_state.setdefault(_ROWS, len(start)))
+    for i in range(count):
+        row = start[i] if i < len(start) else views.TensorRow(f"input_{i}", "FP32", "")
+        name, datatype, shape = st.columns([1.4, 1, 2])
+        name.text_input("Input", row.name, key=f"signature-name-{i}", disabled=named)
+        datatype.selectbox("Type", DATATYPES, index=DATATYPES.index(row.datatype), key=f"signature-type-{i}")
+        shape.text_input("Shape", row.shape, key=f"signature-shape-{i}", placeholder="-1, 1, 8, 8")
+    if count < MOST_INPUTS and not named:
+        st.button("Add input", key="signature-add", icon=":material/add:", on_click=_more_rows)
+
+
+def _more_rows() -> None:
+    st.session_state[_ROWS] = int(st.session_state[_ROWS]) + 1
+
+
+def _optional(ctx: Context, upload: UploadView) -> None:
+    with st.expander("Class labels and handler", key="upload-optional"):
+        st.text_area(
+            "Class labels",
+            key="answer-labels",
+            placeholder="cat, dog, fox",
+            help="One a line or with commas, in the order of the outputs.",
+        )
+        fitting = [
+            each for each in catalogs.handlers(ctx) if upload.format is None or upload.format in each.formats
+        ]
+        titles = {each.name: each.title for each in fitting}
+        st.selectbox(
+            "Handler",
+            [None, *titles],
+            key="answer-handler",
+            format_func=lambda name: titles.get(name, "Chosen by format"),
+        )
+
+
+def _typed_rows() -> tuple[views.TensorRow, ...]:
+    state = st.session_state
+    return tuple(
+        views.TensorRow(
+            state[f"signature-name-{i}"], state[f"signature-type-{i}"], state[f"signature-shape-{i}"]
+        )
+        for i in range(int(state[_ROWS]))
+    )
+
+
+def _answer(upload: UploadView) -> None:
+    ctx, state = current.context(), st.session_state
+
+    def call() -> None:
+        signature = views.declared_signature(_typed_rows()) if views.SIGNATURE in upload.needs else None
+        uploads.answer(
+            ctx,
+            upload.id,
+            actor=actions.ACTOR,
+            signature=signature,
+            accept_program=True if state.get("accept-program") else None,
+            labels=views.split_labels(state.get("answer-labels") or "") or None,
+            handler=state.get("answer-handler"),
+        )
+
+    actions.act(call, "Thank you: checking goes on")

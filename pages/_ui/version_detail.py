@@ -1,0 +1,207 @@
+"""One version: what it is, what it takes and gives, where it serves, and what may be done with it."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import streamlit as st
+
+from control_plane.domain.views import VersionDetail, VersionView
+from control_plane.services import events, versions
+from control_plane.services.context import Context
+from control_plane.ui import current
+from control_plane.ui.viewmodels import activity, quantities
+from control_plane.ui.viewmodels import versions as views
+from control_plane.ui.viewmodels.badges import Badge, archived
+from pages._ui import actions, links, markup, shell
+from serving_agent.contract.signature import TensorSpec
+
+
+def actions_bar(version: VersionView, *, detail: bool = False) -> None:
+    """What may be done with *version*; confirmations name it with its digest."""
+    named = f"**{version.ref}** (`{quantities.digest(version.digest)}`)"
+    with st.container(horizontal=True, vertical_alignment="center", key=f"actions-{version.id}"):
+        if not detail:
+            st.markdown(named)
+            links.page("versions", "Open", key="version-open", icon=":material/open_in_new:", id=version.ref)
+        links.page(
+            "endpoints",
+            "Deploy",
+            key="version-deploy",
+            icon=":material/rocket_launch:",
+            disabled=version.archived_at is not None,
+            deploy=version.ref,
+        )
+        if version.archived_at is None:
+            st.button(
+                "Archive", key="archive", icon=":material/archive:", on_click=_archive, args=(version.ref,)
+            )
+        else:
+            st.button(
+                "Restore", key="restore", icon=":material/unarchive:", on_click=_restore, args=(version.ref,)
+            )
+        actions.confirm(
+            "Delete",
+            f"{named} and its files go for good. Its number is never used again.",
+            partial(_delete, version.ref),
+            "version-delete",
+            icon=":material/delete:",
+        )
+
+
+def _archive(ref: str) -> None:
+    ctx = current.context()
+    actions.act(lambda: versions.archive(ctx, ref, actor=actions.ACTOR), f"{ref} is archived")
+
+
+def _restore(ref: str) -> None:
+    ctx = current.context()
+    actions.act(lambda: versions.restore(ctx, ref, actor=actions.ACTOR), f"{ref} is restored")
+
+
+def _delete(ref: str) -> None:
+    ctx = current.context()
+    actions.act(
+        lambda: versions.delete(ctx, ref, actor=actions.ACTOR), f"{ref} is deleted", then={"id": None}
+    )
+
+
+def draw(ref: str) -> None:
+    """Draw the page of one version."""
+    ctx = current.context()
+    links.page("versions", "All versions", key="back", icon=":material/arrow_back:")
+    actions.show_notices()
+    version = versions.get(ctx, ref)
+    marks = [archived()] if version.archived_at is not None else []
+    marks += [Badge("◆", alias, "busy") for alias in version.aliases]
+    st.html(markup.version_head(version.ref, marks, views.signature_words(version.signature)))
+    actions_bar(version, detail=True)
+    left, right = shell.split([1.25, 1])
+    with left:
+        _facts(version)
+        _signature(version)
+        _files(version)
+    with right:
+        _serving(version)
+        _details(version)
+        _labels(version)
+        _history(ctx, version)
+
+
+def _facts(version: VersionDetail) -> None:
+    with st.container(border=True, key="facts"):
+        st.html(markup.facts(views.facts(version, shell.zone(), time.time())))
+
+
+def _signature(version: VersionDetail) -> None:
+    with st.container(border=True, key="signature"):
+        _side("Inputs", version.signature.inputs)
+        _side("Outputs", version.signature.outputs)
+        if version.labels:
+            words = quantities.count(len(version.labels), "class label")
+            st.html(markup.text(f"{words}: {', '.join(version.labels[:20])}"))
+
+
+def _side(title: str, specs: tuple[TensorSpec, ...]) -> None:
+    st.html(markup.card_title(title) + markup.table(views.tensor_rows(specs), mono=("Name", "Type", "Shape")))
+
+
+def _files(version: VersionDetail) -> None:
+    rows = [
+        {"File": file.path, "Size": quantities.size(file.size_bytes), "sha256": file.sha256}
+        for file in version.files
+    ]
+    with st.container(border=True, key="files"):
+        st.html(
+            markup.card_title("Files") + markup.table(rows, mono=("File", "sha256"), tight=("File", "Size"))
+        )
+
+
+def _serving(version: VersionDetail) -> None:
+    with st.container(border=True, key="serving"):
+        st.html(markup.card_title("Served by"))
+        if not version.served_by:
+            st.html(markup.text("No endpoint serves this version."))
+        for name in version.served_by:
+            links.page("endpoints", name, key=f"served-{name}", icon=":material/hub:", name=name)
+
+
+def _details(version: VersionDetail) -> None:
+    rows = views.detail_rows(version.details)
+    if rows:
+        with st.container(border=True, key="details"):
+            st.html(markup.card_title("Metadata") + markup.facts(rows))
+
+
+def _labels(version: VersionDetail) -> None:
+    """Aliases and tags: the two things about a version that may change."""
+    with st.container(border=True, key="aliases-and-tags"):
+        st.html(markup.card_title("Aliases and tags"))
+        for alias in version.aliases:
+            st.button(
+                f"◆ {alias}",
+                key=f"alias-{alias}",
+                icon=":material/close:",
+                help="Remove this alias",
+                on_click=_remove_alias,
+                args=(version, alias),
+            )
+        for tag, words in zip(sorted(version.tags), views.tag_words(version.tags), strict=True):
+            st.button(
+                words,
+                key=f"tag-{tag}",
+                icon=":material/close:",
+                help="Remove this tag",
+                on_click=_remove_tag,
+                args=(version, tag),
+            )
+        with st.form("alias-form", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+            st.text_input(
+                "Alias", key="new-alias", placeholder="champion", help="Moves here if another version has it."
+            )
+            st.form_submit_button("Set alias", key="set-alias", on_click=_set_alias, args=(version,))
+        with st.form("tag-form", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+            st.text_input("Tag", key="new-tag", placeholder="stage=candidate", help="key or key=value")
+            st.form_submit_button("Set tag", key="set-tag", on_click=_set_tag, args=(version,))
+
+
+def _set_alias(version: VersionDetail) -> None:
+    ctx, alias = current.context(), str(st.session_state["new-alias"]).strip()
+    actions.act(
+        lambda: versions.set_alias(ctx, version.model, alias, version.number, actor=actions.ACTOR),
+        f"{alias} points at {version.ref}",
+    )
+
+
+def _remove_alias(version: VersionDetail, alias: str) -> None:
+    ctx = current.context()
+    actions.act(
+        lambda: versions.remove_alias(ctx, version.model, alias, actor=actions.ACTOR),
+        f"Alias {alias} removed",
+    )
+
+
+def _set_tag(version: VersionDetail) -> None:
+    ctx = current.context()
+    key, _, value = str(st.session_state["new-tag"]).partition("=")
+    actions.act(
+        lambda: versions.set_tag(ctx, version.ref, key.strip(), value.strip(), actor=actions.ACTOR),
+        f"Tag {key.strip()} set",
+    )
+
+
+def _remove_tag(version: VersionDetail, key: str) -> None:
+    ctx = current.context()
+    actions.act(lambda: versions.remove_tag(ctx, version.ref, key, actor=actions.ACTOR), f"Tag {key} removed")
+
+
+def _history(ctx: Context, version: VersionDetail) -> None:
+    found = events.search(ctx, subject=version.ref, page_size=20)
+    with st.container(border=True, key="version-events"):
+        st.html(markup.card_title("Events"))
+        shown = activity.rows(found.items, shell.zone())
+        st.html(
+            markup.table([{k: row[k] for k in ("When", "Who", "What")} for row in shown], tight=("When",))
+            or markup.text("None yet.")
+        )

@@ -1,0 +1,194 @@
+"""Every page on an empty and on a filled registry, and what its buttons write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from control_plane.services import endpoints, events, jobs, uploads, versions
+from control_plane.services.context import Context
+from tests.fakes import seeded
+from tests.pages.conftest import PAGES, OpenPage
+
+ALL_PAGES = sorted(path.stem for path in PAGES.glob("*.py") if path.stem != "__init__")
+
+
+def words(app: AppTest) -> str:
+    """Everything a page says in HTML, in one text."""
+    assert not app.exception
+    return " ".join(str(block.proto.body) for block in app.get("html"))
+
+
+@pytest.mark.parametrize("page", ALL_PAGES)
+def test_every_page_opens_on_an_empty_registry(page: str, empty: Context, open_page: OpenPage) -> None:
+    said = words(open_page(page))
+    assert "Something went wrong" not in said
+    assert "sb-lead" in said
+
+
+@pytest.mark.parametrize("page", ALL_PAGES)
+def test_every_page_opens_on_a_filled_registry(page: str, filled: Context, open_page: OpenPage) -> None:
+    assert "Something went wrong" not in words(open_page(page))
+
+
+def test_an_empty_overview_offers_the_first_steps(empty: Context, open_page: OpenPage) -> None:
+    app = open_page("overview")
+    assert "Upload a model" in words(app)
+    app.button(key="load-example").click().run()
+    assert [job.kind for job in jobs.search(empty).items] == ["example"]
+    assert "Training the example" in words(app)
+
+
+@pytest.mark.parametrize("tab", ["Overview", "Playground", "Agents", "Metrics", "Use it", "Events"])
+def test_every_tab_of_an_endpoint_opens(tab: str, filled: Context, open_page: OpenPage) -> None:
+    said = words(open_page("endpoints", name="digits", tab=tab))
+    assert "Something went wrong" not in said
+    assert ">digits<" in said
+
+
+def test_a_failed_start_shows_reason_and_log(filled: Context, open_page: OpenPage) -> None:
+    said = words(open_page("endpoints", name="ranker"))
+    assert "needs more memory than the limit" in said
+    assert "you tried to allocate 512 MiB" in said
+
+
+def test_scaling_writes_the_goal(filled: Context, open_page: OpenPage) -> None:
+    app = open_page("endpoints", name="digits")
+    revision = endpoints.get(filled, "digits").revision
+    app.number_input(key=f"scale-{revision}").set_value(3).run()
+    app.button(key="scale-go").click().run()
+    assert endpoints.get(filled, "digits").replicas == 3
+    assert events.search(filled, page_size=1).items[0].actor == "local"
+
+
+def test_a_conflict_is_shown_and_nothing_is_overwritten(filled: Context, open_page: OpenPage) -> None:
+    app = open_page("endpoints", name="digits")
+    revision = endpoints.get(filled, "digits").revision
+    endpoints.scale(filled, "digits", 5, actor="bo")
+    app.number_input(key=f"scale-{revision}").set_value(3)
+    app.button(key="scale-go").click().run()
+    assert endpoints.get(filled, "digits").replicas == 5
+    assert "bo" in words(app)
+    assert "sb-problem" in words(app)
+
+
+@pytest.mark.parametrize(("key", "goal"), [("stop", "stopped"), ("delete", "deleted")])
+def test_stop_and_delete(key: str, goal: str, filled: Context, open_page: OpenPage) -> None:
+    app = open_page("endpoints", name="digits")
+    app.button(key=key).click().run()
+    assert endpoints.get(filled, "digits").goal == goal
+
+
+def test_deploying_a_version(filled: Context, open_page: OpenPage) -> None:
+    app = open_page("endpoints", deploy="digits@2")
+    assert app.selectbox(key="deploy-version").value == "digits@2"
+    app.text_input(key="deploy-name-digits").set_value("fresh").run()
+    app.number_input(key="deploy-replicas").set_value(2).run()
+    app.button(key="deploy-go").click().run()
+    made = endpoints.get(filled, "fresh")
+    assert (made.version_ref, made.replicas, made.handler) == ("digits@2", 2, "image-classification")
+
+
+def test_a_bad_endpoint_name_is_explained(filled: Context, open_page: OpenPage) -> None:
+    app = open_page("endpoints", deploy="digits@2")
+    app.text_input(key="deploy-name-digits").set_value("Not A Name").run()
+    app.button(key="deploy-go").click().run()
+    assert "is not usable" in words(app)
+
+
+def test_redeploying_another_version(filled: Context, open_page: OpenPage) -> None:
+    app = open_page("endpoints", name="digits")
+    revision = endpoints.get(filled, "digits").revision
+    app.selectbox(key=f"redeploy-version-{revision}").set_value("digits@2").run()
+    app.button(key="redeploy-go").click().run()
+    view = endpoints.get(filled, "digits")
+    assert (view.version_ref, view.serving_ref, view.replicas) == ("digits@2", "digits@1", 2)
+
+
+def test_an_unknown_thing_is_a_sentence(filled: Context, open_page: OpenPage) -> None:
+    for page, query in (
+        ("endpoints", {"name": "nope"}),
+        ("versions", {"id": "nope@7"}),
+        ("jobs", {"id": "x"}),
+        ("upload", {"id": "x"}),
+    ):
+        said = words(open_page(page, **query))
+        assert "sb-problem" in said, page
+        assert "Something went wrong" not in said
+
+
+def test_versions_are_paged_on_the_server(empty: Context, open_page: OpenPage) -> None:
+    for i in range(53):
+        seeded.add_version(empty, "many", content=str(i).encode())
+    first = open_page("versions")
+    assert len(first.dataframe[0].value) == 50
+    last = open_page("versions", page="99")
+    assert list(last.dataframe[0].value["Version"]) == ["many@3", "many@2", "many@1"]
+
+
+def test_search_is_in_the_address(filled: Context, open_page: OpenPage) -> None:
+    app = open_page("versions", q="candidate")
+    assert list(app.dataframe[0].value["Version"]) == ["digits@2"]
+
+
+def test_a_versions_labels_change_from_its_page(filled: Context, open_page: OpenPage) -> None:
+    app = open_page("versions", id="digits@2")
+    app.text_input(key="new-alias").set_value("staging")
+    app.button(key="set-alias").click().run()
+    app.text_input(key="new-tag").set_value("owner=ana")
+    app.button(key="set-tag").click().run()
+    app.button(key="tag-stage").click().run()
+    detail = versions.get(filled, "digits@2")
+    assert (detail.aliases, detail.tags) == (("staging",), {"owner": "ana"})
+
+
+def test_deleting_a_served_version_is_refused_with_the_place(filled: Context, open_page: OpenPage) -> None:
+    app = open_page("versions", id="digits@1")
+    app.button(key="version-delete").click().run()
+    assert "served by digits" in words(app)
+    assert versions.get(filled, "digits@1").ref == "digits@1"
+
+
+def test_an_upload_asks_for_acceptance_and_signature(filled: Context, open_page: OpenPage) -> None:
+    waiting = next(view for view in uploads.recent(filled).items if view.state == "needs input")
+    app = open_page("upload", id=waiting.id)
+    assert "This file is a program" in words(app)
+    assert app.button(key="answer").disabled
+    app.checkbox(key="accept-program").check().run()
+    app.text_input(key="signature-shape-0").set_value("-1, 1, 8, 8").run()
+    app.button(key="answer").click().run()
+    answered = uploads.get(filled, waiting.id)
+    assert (answered.state, answered.program_accepted_by) == ("checking", "local")
+    assert answered.signature is not None
+    assert answered.signature.inputs[0].shape == (-1, 1, 8, 8)
+
+
+def test_a_refused_upload_names_file_reason_and_way_out(filled: Context, open_page: OpenPage) -> None:
+    refused = next(view for view in uploads.recent(filled).items if view.state == "rejected")
+    said = words(open_page("upload", id=refused.id))
+    for part in ("model.bin", "is a pickle", "Save it as TorchScript"):
+        assert part in said
+
+
+def test_a_running_job_can_be_cancelled(filled: Context, open_page: OpenPage) -> None:
+    running = jobs.search(filled, state="running").items[0]
+    app = open_page("jobs", id=running.id)
+    app.button(key="job-cancel").click().run()
+    assert any("cancel" in event.action for event in events.search(filled, page_size=3).items)
+
+
+def test_names_are_never_html(empty: Context, open_page: OpenPage) -> None:
+    ref = seeded.add_version(empty, "digits")
+    versions.set_tag(empty, ref, "note", "<img src=x onerror=alert(1)>", actor="<b>eve</b>")
+    for page, query in (("activity", {}), ("versions", {"id": ref}), ("overview", {})):
+        said = words(open_page(page, **query))
+        assert "<img src=x" not in said
+        assert "<b>eve" not in said
+
+
+def test_unreachable_gateway_in_the_playground(filled: Context, open_page: OpenPage) -> None:
+    app: Any = open_page("endpoints", name="digits", tab="Playground")
+    app.button(key="run").click().run()
+    assert "sb-problem" in words(app)
