@@ -44,25 +44,18 @@ def main() -> None:
         prepare(settings)
         with traffic(settings):
             time.sleep(TRAFFIC_S)
-            for scheme in ("light", "dark"):
-                pictures(browser, settings, scheme)
+            pictures(browser, settings)
         browser.close()
 
 
-def pictures(browser: Browser, settings: Settings, scheme: str) -> None:
-    """Every page worth showing, in one theme."""
-    picture(browser, settings, f"overview_{scheme}", "/", scheme)
-    picture(browser, settings, f"live_{scheme}", "/live?range=5+min", scheme, charts)
-    picture(browser, settings, f"endpoint_{scheme}", f"/endpoints?name={ENDPOINT}", scheme)
-    picture(
-        browser,
-        settings,
-        f"playground_{scheme}",
-        f"/endpoints?name={ENDPOINT}&tab=Playground",
-        scheme,
-        predict,
-    )
-    picture(browser, settings, f"version_{scheme}", "/versions?id=digits@2", scheme)
+def pictures(browser: Browser, settings: Settings) -> None:
+    """Every page worth showing."""
+    for scheme in ("light", "dark"):
+        picture(browser, settings, f"live_{scheme}", "/live?range=5+min", scheme, charts)
+    picture(browser, settings, "overview", "/", "light")
+    picture(browser, settings, "endpoint", f"/endpoints?name={ENDPOINT}", "light")
+    picture(browser, settings, "playground", f"/endpoints?name={ENDPOINT}&tab=Playground", "light", predict)
+    picture(browser, settings, "version", "/versions?id=digits@2", "light")
 
 
 def charts(page: Page) -> None:

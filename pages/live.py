@@ -13,7 +13,7 @@ ALL = "All endpoints"
 
 def controls(ctx: Context) -> tuple[int, str | None, bool]:
     names = [ALL, *(view.name for view in endpoints.list_all(ctx))]
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, vertical_alignment="top", key="live-controls"):
         chosen = st.selectbox("Endpoint", names, key="endpoint", bind="query-params", width=240)
         word = st.segmented_control(
             "Range",

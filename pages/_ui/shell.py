@@ -84,7 +84,7 @@ def footer() -> None:
             (
                 ("Gateway", _role(state.gateway, "serving")),
                 ("Controller", _role(state.controller, "leading")),
-                ("Signed in as", actions.ACTOR),
+                ("Acting as", actions.ACTOR),
             )
         )
     )

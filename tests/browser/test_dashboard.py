@@ -131,7 +131,7 @@ def test_uploading_a_file(empty: Dashboard, open_tab: OpenTab, tmp_path: Path) -
     page.get_by_role("checkbox", name="Run this program").check()
     page.get_by_role("button", name="Upload", exact=True).click()
     page.wait_for_url("**/upload?id=*")
-    expect(page.get_by_text("Checked")).to_be_visible()
+    expect(page.get_by_text("Checked", exact=True)).to_be_visible()
     upload = httpx.get(f"{empty.url}/api/v1/uploads").json()["items"][0]
     assert (upload["model_name"], upload["state"]) == ("my-model", "checking")
     assert upload["files"][0]["received_bytes"] == file.stat().st_size
@@ -160,7 +160,7 @@ def test_a_cut_upload_is_explained_and_can_be_sent_again(
     expect(page.get_by_text("Choose the same files again")).to_be_visible()
     page.locator("input#file").set_input_files(file)
     page.get_by_role("button", name="Upload", exact=True).click()
-    expect(page.get_by_text("Checked")).to_be_visible()
+    expect(page.get_by_text("Checked", exact=True)).to_be_visible()
 
 
 def test_a_bad_model_name_is_explained_in_the_form(
