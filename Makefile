@@ -33,7 +33,8 @@ setup-dev: $(VENV)/.development
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	  || { echo "Signalbox needs Python 3.11 to 3.13; '$(PYTHON)' is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) && $(PIP) --version >/dev/null || { rm -rf $(VENV); \
+	  echo "$(VENV) could not be made. On Debian or Ubuntu: apt install python3-venv. Then run make again."; exit 1; }
 
 # torch first: what follows then finds it satisfied and brings no other build of it.
 $(VENV)/.runtime: pyproject.toml constraints.txt serving_agent/contract/proto/build.py | $(BIN)/python

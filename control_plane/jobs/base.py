@@ -37,6 +37,10 @@ class JobKind(Protocol):
     def description(self) -> str:
         """One line on what it does."""
 
+    @property
+    def submittable(self) -> bool:
+        """Whether people may submit it; others are queued by the service that needs them."""
+
     def run(self, ctx: Context, job: ClaimedJob, progress: Progress) -> Mapping[str, Any]:
         """Do the work and return the result as plain JSON; may import torch.
 

@@ -25,11 +25,9 @@ class Child:
         )
         self.pid = self._process.pid
         self.started_at = processes.started_at(self.pid) or 0.0
-        self.job_id: str | None = None
 
     def give(self, job: ClaimedJob) -> None:
         """Hand over the order. A process that died meanwhile is noticed by `exit_code`."""
-        self.job_id = job.id
         pipe = self._process.stdin
         if pipe is None:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import Final
@@ -31,7 +32,22 @@ def is_alive(pid: int, created_at: float) -> bool:
 
 
 def kill_session(pid: int) -> None:
-    """Kill the process and all of its process group; *pid* leads the group. Idempotent."""
+    """Kill the process, the group it leads and its descendants in sessions of their own. Idempotent."""
+    descendants = _descendants(pid)
+    _kill_group(pid)
+    for process in descendants:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

@@ -6,6 +6,7 @@ order means that the worker is gone: it ends. Everything it prints goes to the j
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -82,6 +83,9 @@ def perform(ctx: Context, job: ClaimedJob) -> None:
     except SignalboxError as error:
         _log.error("%s", error)
         _failed(ctx, job, kind, Reason(error.code, error.message, error.next_step))
+    except OSError as error:
+        _log.exception("failed")
+        _failed(ctx, job, kind, _disk_reason(error))
     except MemoryError:
         _log.exception("out of memory")
         _failed(ctx, job, kind, _out_of_memory(ctx.settings))
@@ -97,6 +101,13 @@ def perform(ctx: Context, job: ClaimedJob) -> None:
 def _failed(ctx: Context, job: ClaimedJob, kind: JobKind, reason: Reason) -> None:
     kind.ended(ctx, job.params, reason)
     jobs.fail(ctx, job.id, reason)
+
+
+def _disk_reason(error: OSError) -> Reason:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Reason("no_space", "The disk is full", "Delete versions or other files, then try again.")
+    what = error.strerror or type(error).__name__
+    return Reason("job_failed", f"The system refused something it needs: {what}", "See the job's log.")
 
 
 def _out_of_memory(settings: Settings) -> Reason:

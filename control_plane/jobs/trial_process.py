@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from serving_agent.formats.base import PositionalModel
 if TYPE_CHECKING:
     from torch import Tensor
 
+PR_SET_PDEATHSIG: Final = 1
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWNET: Final = 0x40000000
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
@@ -45,12 +47,20 @@ def main() -> int:
     pipe, folder = int(sys.argv[1]), Path(sys.argv[2])
     os.set_inheritable(pipe, False)
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    die_with_parent()
     leave_network()
     os.chdir(folder)
     outcome = attempt(order)
     os.write(pipe, msgspec.json.encode(outcome))
     sys.stderr.flush()
     os._exit(0)  # not through the program's own exit handlers
+
+
+def die_with_parent() -> None:
+    """Have Linux kill this process when the job that tries the program dies."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def attempt(order: Order) -> Outcome:

@@ -14,16 +14,14 @@ import threading
 import time
 from typing import Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from control_plane import log
 from control_plane.config import Settings, prepare_home
 from control_plane.domain.job import JobState
 from control_plane.domain.views import Reason
-from control_plane.errors import ConflictError, SignalboxError
+from control_plane.errors import ConflictError
 from control_plane.jobs import catalog, orders, processes
 from control_plane.jobs.child import Child
-from control_plane.services import jobs
+from control_plane.services import jobs, uploads
 from control_plane.services.context import Context, open_context
 from control_plane.services.jobs import RunningJob
 
@@ -47,6 +45,7 @@ class Worker:
     def tick(self) -> None:
         """Look once: bury the dead, end the cancelled, start what is queued."""
         self._bury()
+        uploads.settle(self._ctx)
         running = jobs.running(self._ctx)
         self._end_cancelled(running)
         if any(not _process_lives(job) for job in running):
@@ -62,7 +61,7 @@ class Worker:
         for child in (*self._children.values(), *([self._standby] if self._standby else [])):
             child.kill()
         self._children, self._standby = {}, None
-        jobs.recover_lost(self._ctx, processes.is_alive)
+        jobs.recover_lost(self._ctx, processes.is_alive, counted=False)
 
     # starting
 
@@ -107,9 +106,9 @@ class Worker:
             return  # queued again by _recover
         sentence = f"It did not finish: {processes.death_sentence(exit_code)}"
         reason = Reason("process_died", sentence, "See the job's log, then retry it.")
-        catalog.get(kind).ended(self._ctx, params, reason)
         with contextlib.suppress(ConflictError):
             jobs.fail(self._ctx, job_id, reason)
+        catalog.get(kind).ended(self._ctx, params, reason)
 
     def _recover(self) -> None:
         for job in jobs.recover_lost(self._ctx, processes.is_alive):
@@ -160,10 +159,10 @@ def serve(settings: Settings) -> int:
 
 
 def _tick(worker: Worker) -> None:
-    """One tick that survives a registry that does not answer; the next one tries again."""
+    """One tick that survives whatever goes wrong in it; the next one tries again."""
     try:
         worker.tick()
-    except (SQLAlchemyError, SignalboxError, OSError):
+    except Exception:  # noqa: BLE001  an edge: one job must never end the worker of all others
         _log.exception("tick failed")
 
 

@@ -8,6 +8,7 @@ such folders.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -105,7 +106,7 @@ class ArtifactStore:
 
     def clean(self, now: float, older_than_s: float) -> int:
         """Remove what crashes left behind more than *older_than_s* ago; how many folders that were."""
-        stale = [folder for folder in self._root.glob("tmp/*") if folder.stat().st_mtime < now - older_than_s]
+        stale = [folder for folder in self._root.glob("tmp/*") if _changed_at(folder) < now - older_than_s]
         for folder in stale:
             shutil.rmtree(folder, ignore_errors=True)
         return len(stale)
@@ -187,3 +188,11 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _changed_at(folder: Path) -> float:
+    """When it last changed; never, for one that has just gone to its place."""
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf

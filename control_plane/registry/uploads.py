@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload, lazyload
 
-from control_plane.registry.tables import Upload, Version
+from control_plane.domain.job import FINAL_STATES
+from control_plane.domain.upload import UploadState
+from control_plane.registry.tables import Job, Upload, Version
 
 _WITH_VERSION = (
     joinedload(Upload.version).options(
@@ -39,6 +41,13 @@ def idle(session: Session, state: str, before: float) -> Sequence[Upload]:
     """Uploads in *state* that nobody touched since *before*, locked until the transaction ends."""
     query = select(Upload).where(Upload.state == state, Upload.updated_at < before)
     return session.scalars(query.with_for_update()).all()
+
+
+def stranded(session: Session) -> list[tuple[Upload, Job]]:
+    """Uploads that are being checked by a job that has ended, each with that job."""
+    query = select(Upload, Job).join(Job, Job.id == Upload.job_id)
+    ended = query.where(Upload.state == UploadState.CHECKING, Job.state.in_(FINAL_STATES))
+    return [(row, job) for row, job in session.execute(ended)]
 
 
 def in_state(session: Session, state: str, limit: int) -> Sequence[Upload]:

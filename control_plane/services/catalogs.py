@@ -68,9 +68,8 @@ def formats() -> tuple[FormatView, ...]:
 
 
 def job_kinds() -> tuple[str, ...]:
-    """Every kind of job."""
-    names: tuple[str, ...] = import_module(JOB_CATALOG).names()
-    return names
+    """Every kind of job that people may submit."""
+    return tuple(kind.name for kind in import_module(JOB_CATALOG).kinds() if kind.submittable)
 
 
 def check_handler(ctx: Context, name: str, format_name: str) -> str:
@@ -90,7 +89,7 @@ def check_handler(ctx: Context, name: str, format_name: str) -> str:
 
 
 def check_job_kind(kind: str) -> str:
-    """Return *kind* if it is in the catalogue of jobs. Raises InvalidInputError."""
+    """Return *kind* if it is a job that people may submit. Raises InvalidInputError."""
     if kind not in job_kinds():
         raise InvalidInputError(
             f"There is no job kind {kind[:80]!r}; known kinds are {', '.join(job_kinds())}"

@@ -166,13 +166,6 @@ def claim(ctx: Context, pid: int, pid_started_at: float) -> ClaimedJob | None:
         )
 
 
-def assign(ctx: Context, job_id: str, pid: int, pid_started_at: float) -> None:
-    """Name another process as the one that works on a running job (a child that the claimer started)."""
-    with sessions.write(ctx.engine) as session:
-        job = _running(session, job_id)
-        job.pid, job.pid_started_at = pid, pid_started_at
-
-
 def report(ctx: Context, job_id: str, stage: str, progress: float) -> None:
     """Say how far a running job is; progress: done share in [0, 1]. Raises JobCancelled when it must end."""
     with sessions.write(ctx.engine) as session:
@@ -223,14 +216,18 @@ def running(ctx: Context) -> tuple[RunningJob, ...]:
         )
 
 
-def recover_lost(ctx: Context, is_alive: Callable[[int, float], bool]) -> tuple[JobView, ...]:
+def recover_lost(
+    ctx: Context, is_alive: Callable[[int, float], bool], *, counted: bool = True
+) -> tuple[JobView, ...]:
     """Queue again every running job whose process is gone (at most MAX_ATTEMPTS starts, then it failed).
 
-    is_alive: given pid and creation time, whether that very process exists. Returns the jobs that were lost.
+    is_alive: given pid and creation time, whether that very process exists. counted: False for processes that
+    we ended ourselves, which is no fault of the job's. Returns the jobs that were lost.
     """
     with sessions.write(ctx.engine) as session:
         lost = [job for job in jobs.running(session) if not _is_alive(job, is_alive)]
         for job in lost:
+            job.attempt -= 0 if counted else 1
             _recover(session, job)
         return tuple(view(job) for job in lost)
 

@@ -66,7 +66,7 @@ class FileSink:
 
     `write` as often as needed, then `commit`; anything else (an error, `abort`, leaving the `with` block)
     drops the partial file. The file appears under its name only whole, with the declared size. on_commit is
-    told what arrived, once the bytes are on the disk.
+    given what arrived and the step that puts it in its place, and decides whether that may happen.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class FileSink:
         *,
         partial_dir: Path,
         floor: DiskFloor,
-        on_commit: Callable[[Received], None],
+        on_commit: Callable[[Received, Callable[[], None]], None],
     ) -> None:
         self.size_bytes = size_bytes
         self._target, self._floor, self._on_commit = target, floor, on_commit
@@ -85,7 +85,11 @@ class FileSink:
         self._written = 0
         self._check_at = CHECK_EVERY_BYTES
         floor.require(size_bytes)
-        self._file = self._partial.open("xb", buffering=0)
+        try:
+            partial_dir.mkdir(parents=True, exist_ok=True)
+            self._file = self._partial.open("xb", buffering=0)
+        except OSError as error:
+            raise _disk_error(error) from error
 
     def __enter__(self) -> FileSink:
         return self
@@ -115,18 +119,20 @@ class FileSink:
             self._check_whole()
             os.fsync(self._file.fileno())
             self._file.close()
-            self._target.parent.mkdir(parents=True, exist_ok=True)
-            self._partial.rename(self._target)
-            _sync_folder(self._target.parent)
+            received = Received(self._written, self._hash.hexdigest())
+            self._on_commit(received, self._place)
         except OSError as error:
             self.abort()
             raise _disk_error(error) from error
         except BaseException:
             self.abort()
             raise
-        received = Received(self._written, self._hash.hexdigest())
-        self._on_commit(received)
         return received
+
+    def _place(self) -> None:
+        self._target.parent.mkdir(parents=True, exist_ok=True)
+        self._partial.rename(self._target)
+        _sync_folder(self._target.parent)
 
     def abort(self) -> None:
         """Drop what arrived, unless it was committed. Idempotent."""

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from control_plane.domain.details import check_details, check_labels
 from control_plane.domain.file_paths import check_paths
+from control_plane.domain.job import JobState
 from control_plane.domain.names import check_label, parse_version_ref
 from control_plane.domain.upload import FINAL_STATES, UploadState
 from control_plane.domain.views import Page, Reason, UploadView
@@ -25,7 +26,7 @@ from control_plane.errors import ConflictError, InvalidInputError, NotFoundError
 from control_plane.registry import jobs as job_rows
 from control_plane.registry import session as sessions
 from control_plane.registry import uploads, versions
-from control_plane.registry.tables import Upload
+from control_plane.registry.tables import Job, Upload
 from control_plane.services import catalogs, jobs, upload_rows
 from control_plane.services.context import Context
 from control_plane.services.paging import offset
@@ -105,13 +106,12 @@ def sink(
         size_bytes = int(row.files[index]["size_bytes"])
         row.updated_at = time.time()
     partial_dir = upload_rows.home(ctx, upload_id) / "partial"
-    partial_dir.mkdir(parents=True, exist_ok=True)
     return FileSink(
         folder(ctx, upload_id) / path,
         size_bytes,
         partial_dir=partial_dir,
         floor=DiskFloor(ctx.settings.uploads_dir, ctx.settings.disk_floor, usage),
-        on_commit=lambda received: _arrived(ctx, upload_id, index, received),
+        on_commit=lambda received, place: _arrived(ctx, upload_id, index, received, place),
     )
 
 
@@ -204,6 +204,30 @@ def expire(ctx: Context, now: float) -> tuple[str, ...]:
     for upload_id in (*expired, *_abandoned(ctx)):
         upload_rows.remove_files(ctx, upload_id)
     return tuple(expired)
+
+
+def settle(ctx: Context) -> None:
+    """End uploads whose check has ended without a word: cancelled before it began, or killed too often."""
+    with sessions.read(ctx.engine) as session:
+        if not uploads.stranded(session):
+            return
+    with sessions.write(ctx.engine) as session:
+        stranded = uploads.stranded(session)
+        for row, job in stranded:
+            if job.state == JobState.CANCELLED:
+                _cancel(session, row, job.created_by)
+            else:
+                row.state, row.reason, row.updated_at = UploadState.REJECTED, _unfinished(job), time.time()
+                message = f"The upload for {row.model_name} was rejected: its check did not end"
+                upload_rows.record(session, row, "worker", "upload.rejected", message)
+        ids = [row.id for row, _ in stranded]
+    for upload_id in ids:
+        upload_rows.remove_files(ctx, upload_id)
+
+
+def _unfinished(job: Job) -> dict[str, Any]:
+    why = (job.error or {}).get("message", "it ended early")
+    return asdict(Reason("check-failed", f"The check itself failed: {why}", "Upload it again."))
 
 
 def folder(ctx: Context, upload_id: str) -> Path:
@@ -357,9 +381,11 @@ def _cancel(session: Session, row: Upload, actor: str) -> None:
     )
 
 
-def _arrived(ctx: Context, upload_id: str, index: int, received: Received) -> None:
+def _arrived(ctx: Context, upload_id: str, index: int, received: Received, place: Callable[[], None]) -> None:
+    """Put the file in its place while the upload receives: once it is complete, nothing changes."""
     with sessions.write(ctx.engine) as session:
         row = _receiving(session, upload_id)
+        place()
         files = [dict(file) for file in row.files]
         files[index] |= {"received_bytes": received.size_bytes, "sha256": received.sha256}
         row.files, row.updated_at = files, time.time()

@@ -262,3 +262,56 @@ def test_an_artefact_deleted_while_it_is_registered_is_stored_again(
     ref = register(ctx)
     assert deletions == [True]
     assert ArtifactStore(ctx.settings.artifacts_dir).holds(versions.get(ctx, ref).digest)
+
+
+def test_bytes_cannot_be_swapped_once_the_upload_is_complete(ctx: Context) -> None:
+    upload = uploads.create(ctx, model="m", files=[("model.pt", 3)], actor="ana")
+    first, second = (uploads.sink(ctx, upload.id, "model.pt") for _ in range(2))
+    for sink, data in ((first, b"AAA"), (second, b"EVL")):
+        sink.write(data)
+    first.commit()
+    uploads.complete(ctx, upload.id, actor="ana")
+    with pytest.raises(ConflictError):
+        second.commit()
+    assert (uploads.folder(ctx, upload.id) / "model.pt").read_bytes() == b"AAA"
+
+
+def test_upload_whose_check_was_cancelled_in_the_queue_ends_too(ctx: Context) -> None:
+    upload = uploads.create(ctx, model="m", files=[("model.pt", 1)], actor="ana")
+    with uploads.sink(ctx, upload.id, "model.pt") as sink:
+        sink.write(b"A")
+        sink.commit()
+    waiting = uploads.complete(ctx, upload.id, actor="ana")
+    uploads.settle(ctx)
+    assert uploads.get(ctx, upload.id).state == "checking"
+    jobs.cancel(ctx, str(waiting.job_id), actor="ben")
+    uploads.settle(ctx)
+    assert uploads.get(ctx, upload.id).state == "cancelled"
+    assert not uploads.folder(ctx, upload.id).exists()
+
+
+def test_upload_whose_check_died_too_often_says_so(ctx: Context) -> None:
+    upload = uploads.create(ctx, model="m", files=[("model.pt", 1)], actor="ana")
+    with uploads.sink(ctx, upload.id, "model.pt") as sink:
+        sink.write(b"A")
+        sink.commit()
+    uploads.complete(ctx, upload.id, actor="ana")
+    for _ in range(jobs.MAX_ATTEMPTS):
+        assert jobs.claim(ctx, 1, 1.0)
+        jobs.recover_lost(ctx, lambda pid, started: False)
+    uploads.settle(ctx)
+    done = uploads.get(ctx, upload.id)
+    assert (done.state, done.reason.code if done.reason else "") == ("rejected", "check-failed")
+
+
+def test_processes_that_we_end_ourselves_cost_a_job_no_attempt(ctx: Context) -> None:
+    job = jobs.submit(ctx, "example", subject="digits", params={}, actor="ana")
+    for _ in range(jobs.MAX_ATTEMPTS + 2):
+        assert jobs.claim(ctx, 1, 1.0)
+        jobs.recover_lost(ctx, lambda pid, started: False, counted=False)
+    assert (jobs.get(ctx, job.id).state, jobs.get(ctx, job.id).attempt) == ("queued", 0)
+
+
+def test_a_check_is_not_submitted_by_hand(ctx: Context) -> None:
+    with pytest.raises(InvalidInputError, match="example"):
+        jobs.submit(ctx, "check", subject="x", params={}, actor="ana")

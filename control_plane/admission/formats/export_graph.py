@@ -49,7 +49,9 @@ def signature(program: dict[str, Any], file: str) -> Signature:
     _check_evaluated(program, file)
     try:
         return _signature(program, file)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (
+        KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration, RecursionError,
+    ):  # fmt: skip
         raise broken(file, "its description does not follow torch's schema") from None
 
 

@@ -40,6 +40,7 @@ class Check:
 
     name = "check"
     title = "Check an upload"
+    submittable = False
     description = "Reads the files without running them, tries accepted programs, registers the version."
 
     def run(self, ctx: Context, job: ClaimedJob, progress: Progress) -> Mapping[str, Any]:

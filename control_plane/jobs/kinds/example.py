@@ -73,6 +73,7 @@ class LoadExample:
 
     name = "example"
     title = "Load the example"
+    submittable = True
     description = (
         "Trains two small networks on handwritten digits and registers them as digits@1 and digits@2."
     )
