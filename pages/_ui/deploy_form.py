@@ -7,6 +7,7 @@ from typing import Final
 
 import streamlit as st
 
+from control_plane.domain.endpoint import EndpointGoal
 from control_plane.domain.views import EndpointView, VersionDetail
 from control_plane.services import catalogs, endpoints, versions
 from control_plane.services.context import Context
@@ -51,8 +52,10 @@ def _fields(ctx: Context, refs: list[str], wanted: str) -> None:
         max_chars=63,
         help="Part of the address: lower-case letters, digits and hyphens.",
     )
-    present = taken.get((name or "").strip())
-    settings(ctx, version, key="deploy", present=None)
+    known = taken.get((name or "").strip())
+    present = known if known and known.goal != EndpointGoal.DELETED else None
+    key = f"deploy-{present.revision}-{present.name}" if present else "deploy"
+    settings(ctx, version, key=key, present=present)
     _preview(ctx, name or "", ref, present)
     with st.container(horizontal=True):
         st.button(
@@ -61,8 +64,8 @@ def _fields(ctx: Context, refs: list[str], wanted: str) -> None:
             type="primary",
             icon=":material/rocket_launch:",
             disabled=not name,
-            on_click=_deploy,
-            args=((name or "").strip(), ref, present.revision if present else 0),
+            on_click=deploy,
+            args=((name or "").strip(), ref, known.revision if known else 0, key),
         )
         st.button("Cancel", key="deploy-cancel", on_click=_leave)
 
@@ -162,10 +165,6 @@ def deploy(name: str, ref: str, revision: int | None, key: str) -> None:
         f"Deploying {ref} to {name}",
         then={"name": name, "deploy": None},
     )
-
-
-def _deploy(name: str, ref: str, revision: int | None) -> None:
-    deploy(name, ref, revision, "deploy")
 
 
 def _leave() -> None:

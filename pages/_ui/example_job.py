@@ -8,7 +8,8 @@ import streamlit as st
 
 from control_plane.domain.job import JobState
 from control_plane.domain.views import JobView, Status
-from control_plane.services import jobs
+from control_plane.errors import NotFoundError
+from control_plane.services import jobs, versions
 from control_plane.services.context import Context
 from control_plane.ui import current
 from control_plane.ui.viewmodels import jobs as job_views
@@ -22,7 +23,7 @@ _SEEN: Final = "example-state"
 
 def draw(ctx: Context, status: Status) -> None:
     """The example's card: button before, progress during, next step after."""
-    latest = _latest(ctx)
+    latest = _standing(ctx)
     if latest is None and status.versions:
         return
     with st.container(border=True, key="example"):
@@ -35,6 +36,26 @@ def draw(ctx: Context, status: Status) -> None:
 def _latest(ctx: Context) -> JobView | None:
     found = jobs.search(ctx, kind=KIND, page_size=1).items
     return found[0] if found else None
+
+
+def _standing(ctx: Context) -> JobView | None:
+    """The latest job of the example, unless versions that it registered were deleted since."""
+    job = _latest(ctx)
+    gone = job is not None and job.state == JobState.SUCCEEDED and not _exist(ctx, _made(job))
+    return None if gone else job
+
+
+def _made(job: JobView) -> tuple[str, ...]:
+    return job_views.registered_versions(job) or (f"{SUBJECT}@1", f"{SUBJECT}@2")
+
+
+def _exist(ctx: Context, refs: tuple[str, ...]) -> bool:
+    try:
+        for ref in refs:
+            versions.get(ctx, ref)
+    except NotFoundError:
+        return False
+    return True
 
 
 def _offer() -> None:
@@ -96,7 +117,7 @@ def _follow(job: JobView) -> None:
 
 
 def _next_steps(job: JobView) -> None:
-    made = job_views.registered_versions(job) or ("digits@1", "digits@2")
+    made = _made(job)
     st.html(
         markup.card_title("The example is ready", job.state)
         + markup.text(

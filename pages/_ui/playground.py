@@ -22,6 +22,7 @@ from serving_agent.contract.signature import Signature
 
 SHOWN_EXAMPLES: Final = 40
 _ANSWER: Final = "playground-answer"
+_HINT: Final = 'Write an object like {"input": [[0.0, 1.5]]}.'
 
 
 def draw(ctx: Context, name: str) -> None:
@@ -108,7 +109,10 @@ def _from_json(view: EndpointView, signature: Signature, examples: Sequence[Exam
     try:
         body = json.loads(text or "")
     except ValueError as error:
-        st.html(markup.problem(f"This is not JSON: {error}", 'Write an object like {"input": [[0.0, 1.5]]}.'))
+        st.html(markup.problem(f"This is not JSON: {error}", _HINT))
+        return
+    if not isinstance(body, dict):
+        st.html(markup.problem("A request is a JSON object; this is another value", _HINT))
         return
     _run_button(view.name, body, None)
 

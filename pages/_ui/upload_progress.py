@@ -19,7 +19,11 @@ from pages._ui.guard import refreshing
 from serving_agent.contract.signature import DATATYPES
 
 MOST_INPUTS: Final = 8
-_ROWS: Final = "signature-rows"
+
+
+def _key(upload: UploadView, part: str) -> str:
+    """Key of one answer to *upload*: another upload's answers are its own, acceptance above all."""
+    return f"{part}-{upload.id}"
 
 
 def draw(upload_id: str) -> None:
@@ -105,7 +109,7 @@ def _questions(ctx: Context, upload: UploadView) -> None:
                 warn=True,
             )
         )
-        st.checkbox("Run this program", key="accept-program")
+        st.checkbox("Run this program", key=_key(upload, "accept-program"))
     if views.SIGNATURE in upload.needs:
         _signature_rows(upload)
     _optional(ctx, upload)
@@ -116,9 +120,14 @@ def _questions(ctx: Context, upload: UploadView) -> None:
             type="primary",
             on_click=_answer,
             args=(upload,),
-            disabled=views.ACCEPTANCE in upload.needs and not st.session_state.get("accept-program"),
+            disabled=views.ACCEPTANCE in upload.needs
+            and not st.session_state.get(_key(upload, "accept-program")),
         )
         st.button("Cancel this upload", key="upload-cancel", on_click=_cancel, args=(upload.id,))
+
+
+def _accepted(upload: UploadView) -> bool:
+    return bool(st.session_state.get(_key(upload, "accept-program")))
 
 
 def _signature_rows(upload: UploadView) -> None:
@@ -130,27 +139,48 @@ def _signature_rows(upload: UploadView) -> None:
         )
     )
     start = views.starting_rows(upload)
-    named = bool(upload.signature and upload.signature.inputs)
-    count = int(st.session_state.setdefault(_ROWS, len(start)))
+    named, count = _named(upload), _row_count(upload)
     for i in range(count):
         row = start[i] if i < len(start) else views.TensorRow(f"input_{i}", "FP32", "")
         name, datatype, shape = st.columns([1.4, 1, 2])
-        name.text_input("Input", row.name, key=f"signature-name-{i}", disabled=named)
-        datatype.selectbox("Type", DATATYPES, index=DATATYPES.index(row.datatype), key=f"signature-type-{i}")
-        shape.text_input("Shape", row.shape, key=f"signature-shape-{i}", placeholder="-1, 1, 8, 8")
+        name.text_input("Input", row.name, key=_key(upload, f"signature-name-{i}"), disabled=named)
+        datatype.selectbox(
+            "Type",
+            DATATYPES,
+            index=DATATYPES.index(row.datatype),
+            key=_key(upload, f"signature-type-{i}"),
+        )
+        shape.text_input(
+            "Shape", row.shape, key=_key(upload, f"signature-shape-{i}"), placeholder="-1, 1, 8, 8"
+        )
     if count < MOST_INPUTS and not named:
-        st.button("Add input", key="signature-add", icon=":material/add:", on_click=_more_rows)
+        st.button(
+            "Add input", key="signature-add", icon=":material/add:", on_click=_more_rows, args=(upload,)
+        )
 
 
-def _more_rows() -> None:
-    st.session_state[_ROWS] = int(st.session_state[_ROWS]) + 1
+def _named(upload: UploadView) -> bool:
+    """Whether the file itself names the inputs, so that only types and shapes are asked."""
+    return bool(upload.signature and upload.signature.inputs)
+
+
+def _row_count(upload: UploadView) -> int:
+    """Inputs in the form: those the file names, otherwise as many as the person asked for."""
+    start = len(views.starting_rows(upload))
+    if _named(upload):
+        return start
+    return int(st.session_state.get(_key(upload, "signature-rows"), start))
+
+
+def _more_rows(upload: UploadView) -> None:
+    st.session_state[_key(upload, "signature-rows")] = _row_count(upload) + 1
 
 
 def _optional(ctx: Context, upload: UploadView) -> None:
     with st.expander("Class labels and handler", key="upload-optional"):
         st.text_area(
             "Class labels",
-            key="answer-labels",
+            key=_key(upload, "answer-labels"),
             placeholder="cat, dog, fox",
             help="One a line or with commas, in the order of the outputs.",
         )
@@ -161,18 +191,18 @@ def _optional(ctx: Context, upload: UploadView) -> None:
         st.selectbox(
             "Handler",
             [None, *titles],
-            key="answer-handler",
+            key=_key(upload, "answer-handler"),
             format_func=lambda name: titles.get(name, "Chosen by format"),
         )
 
 
-def _typed_rows() -> tuple[views.TensorRow, ...]:
-    state = st.session_state
+def _typed_rows(upload: UploadView) -> tuple[views.TensorRow, ...]:
+    def typed(part: str, i: int) -> str:
+        return str(st.session_state[_key(upload, f"signature-{part}-{i}")])
+
     return tuple(
-        views.TensorRow(
-            state[f"signature-name-{i}"], state[f"signature-type-{i}"], state[f"signature-shape-{i}"]
-        )
-        for i in range(int(state[_ROWS]))
+        views.TensorRow(typed("name", i), typed("type", i), typed("shape", i))
+        for i in range(_row_count(upload))
     )
 
 
@@ -180,15 +210,15 @@ def _answer(upload: UploadView) -> None:
     ctx, state = current.context(), st.session_state
 
     def call() -> None:
-        signature = views.declared_signature(_typed_rows()) if views.SIGNATURE in upload.needs else None
+        signature = views.declared_signature(_typed_rows(upload)) if views.SIGNATURE in upload.needs else None
         uploads.answer(
             ctx,
             upload.id,
             actor=actions.ACTOR,
             signature=signature,
-            accept_program=True if state.get("accept-program") else None,
-            labels=views.split_labels(state.get("answer-labels") or "") or None,
-            handler=state.get("answer-handler"),
+            accept_program=True if _accepted(upload) else None,
+            labels=views.split_labels(state.get(_key(upload, "answer-labels")) or "") or None,
+            handler=state.get(_key(upload, "answer-handler")),
         )
 
     actions.act(call, "Thank you: checking goes on")

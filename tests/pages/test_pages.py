@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import msgspec
 import pytest
+import streamlit as st
+from sqlalchemy.orm import Session
 from streamlit.testing.v1 import AppTest
 
+from control_plane.registry import session as sessions
+from control_plane.registry.tables import Job, Upload
 from control_plane.services import endpoints, events, jobs, uploads, versions
 from control_plane.services.context import Context
+from control_plane.ui.components.upload import resumable
+from serving_agent.contract.signature import Signature
 from tests.fakes import seeded
 from tests.pages.conftest import PAGES, OpenPage
 
@@ -39,6 +47,24 @@ def test_an_empty_overview_offers_the_first_steps(empty: Context, open_page: Ope
     app.button(key="load-example").click().run()
     assert [job.kind for job in jobs.search(empty).items] == ["example"]
     assert "Training the example" in words(app)
+
+
+def test_the_example_is_offered_again_once_its_versions_are_deleted(
+    empty: Context, open_page: OpenPage
+) -> None:
+    refs = [seeded.add_version(empty, "digits", content=bytes([i])) for i in range(2)]
+    job_id = jobs.submit(empty, "example", subject="digits", params={}, actor="ana").id
+    with sessions.write(empty.engine) as session:
+        row = session.get_one(Job, job_id)
+        row.state, row.result, row.finished_at = "succeeded", {"versions": refs}, time.time()
+    assert "The example is ready" in words(open_page("overview"))
+    for ref in refs:
+        versions.delete(empty, ref, actor="ana")
+    st.cache_data.clear()
+    app = open_page("overview")
+    assert "The example is ready" not in words(app)
+    app.button(key="load-example").click().run()
+    assert jobs.search(empty).total == 2
 
 
 @pytest.mark.parametrize("tab", ["Overview", "Playground", "Agents", "Metrics", "Use it", "Events"])
@@ -89,6 +115,26 @@ def test_deploying_a_version(filled: Context, open_page: OpenPage) -> None:
     app.button(key="deploy-go").click().run()
     made = endpoints.get(filled, "fresh")
     assert (made.version_ref, made.replicas, made.handler) == ("digits@2", 2, "image-classification")
+
+
+def test_deploying_to_an_existing_name_starts_with_its_settings(filled: Context, open_page: OpenPage) -> None:
+    endpoints.deploy(filled, "digits", "digits@1", actor="ana", memory_bytes=512 * 1024**2, handler="tensor")
+    app = open_page("endpoints", deploy="digits@2")
+    app.text_input(key="deploy-name-digits").set_value("digits").run()
+    app.button(key="deploy-go").click().run()
+    view = endpoints.get(filled, "digits")
+    assert (view.version_ref, view.replicas, view.handler) == ("digits@2", 2, "tensor")
+    assert view.memory_bytes == 512 * 1024**2
+
+
+def test_an_endpoint_being_deleted_counts_as_new(filled: Context, open_page: OpenPage) -> None:
+    endpoints.delete(filled, "digits", actor="ana")
+    app = open_page("endpoints", deploy="digits@2")
+    app.text_input(key="deploy-name-digits").set_value("digits").run()
+    assert "Clients will call" in words(app)
+    app.button(key="deploy-go").click().run()
+    view = endpoints.get(filled, "digits")
+    assert (view.goal, view.version_ref, view.replicas) == ("running", "digits@2", 1)
 
 
 def test_a_bad_endpoint_name_is_explained(filled: Context, open_page: OpenPage) -> None:
@@ -156,13 +202,41 @@ def test_an_upload_asks_for_acceptance_and_signature(filled: Context, open_page:
     app = open_page("upload", id=waiting.id)
     assert "This file is a program" in words(app)
     assert app.button(key="answer").disabled
-    app.checkbox(key="accept-program").check().run()
-    app.text_input(key="signature-shape-0").set_value("-1, 1, 8, 8").run()
+    app.checkbox(key=f"accept-program-{waiting.id}").check().run()
+    app.text_input(key=f"signature-shape-0-{waiting.id}").set_value("-1, 1, 8, 8").run()
     app.button(key="answer").click().run()
     answered = uploads.get(filled, waiting.id)
     assert (answered.state, answered.program_accepted_by) == ("checking", "local")
     assert answered.signature is not None
     assert answered.signature.inputs[0].shape == (-1, 1, 8, 8)
+
+
+def _named_inputs(session: Session, upload_id: str) -> str:
+    """Another upload like *upload_id*, whose file names its inputs; its id."""
+    like = session.get_one(Upload, upload_id)
+    values = {
+        column.key: getattr(like, column.key) for column in Upload.__table__.columns if column.key != "id"
+    }
+    found = {**like.found, "signature": msgspec.to_builtins(Signature(seeded.DIGITS.inputs, ()))}
+    other = Upload(**{**values, "model_name": "other", "found": found})
+    session.add(other)
+    session.flush()
+    return other.id
+
+
+def test_answers_to_one_upload_do_not_leak_into_the_next(filled: Context, open_page: OpenPage) -> None:
+    first = next(view for view in uploads.recent(filled).items if view.state == "needs input")
+    with sessions.write(filled.engine) as session:
+        second_id = _named_inputs(session, first.id)
+    app = open_page("upload", id=first.id)
+    app.checkbox(key=f"accept-program-{first.id}").check().run()
+    app.text_input(key=f"signature-shape-0-{first.id}").set_value("-1, 3").run()
+    app.button(key="signature-add").click().run()
+    app.query_params["id"] = second_id
+    app.run()
+    assert app.button(key="answer").disabled
+    assert not app.checkbox(key=f"accept-program-{second_id}").value
+    assert [box.value for box in app.text_input] == ["image", "-1, 1, 8, 8"]
 
 
 def test_a_refused_upload_names_file_reason_and_way_out(filled: Context, open_page: OpenPage) -> None:
@@ -192,3 +266,18 @@ def test_unreachable_gateway_in_the_playground(filled: Context, open_page: OpenP
     app: Any = open_page("endpoints", name="digits", tab="Playground")
     app.button(key="run").click().run()
     assert "sb-problem" in words(app)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "3", "null", "{"])
+def test_only_a_json_object_is_sent(text: str, filled: Context, open_page: OpenPage) -> None:
+    app = open_page("endpoints", name="digits", tab="Playground", input="JSON")
+    assert app.button(key="run")
+    app.text_area(key="json-body").set_value(text).run()
+    assert "Write an object like" in words(app)
+    assert "run" not in [button.key for button in app.button]
+
+
+def test_an_empty_file_that_never_arrived_is_sent_when_resuming(empty: Context) -> None:
+    upload = uploads.create(empty, model="m", files=[("empty.txt", 0), ("model.pt", 4)], actor="ana")
+    files: Any = resumable(upload)["files"]
+    assert [file["done"] for file in files] == [False, False]

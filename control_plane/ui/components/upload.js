@@ -50,7 +50,12 @@ async function walk(entry, found) {
   }
 }
 
-class ApiError extends Error {}
+class ApiError extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
 
 function explain(body, fallback) {
   const error = body?.error;
@@ -62,6 +67,8 @@ class UploadForm {
   constructor(root, component) {
     this.root = root;
     this.files = [];
+    this.attempt = null; // { declaration, id }: an upload that was cut, to go on with
+    this.whole = new Set(); // File objects that have arrived
     this.busy = false;
     this.$ = (id) => root.querySelector(`#${id}`);
     this.listen();
@@ -69,6 +76,7 @@ class UploadForm {
   }
 
   configure({ data, setTriggerValue }) {
+    if (data.resume?.id !== this.data?.resume?.id) this.whole.clear();
     this.data = data;
     this.sent = (id) => setTriggerValue("sent", id);
     this.$("models").replaceChildren(...data.models.map((name) => Object.assign(document.createElement("option"), { value: name })));
@@ -143,7 +151,7 @@ class UploadForm {
     const text = await answer.text();
     let parsed = null;
     try { parsed = text ? JSON.parse(text) : null; } catch { /* explained by the status below */ }
-    if (!answer.ok) throw new ApiError(explain(parsed, `The dashboard answered ${answer.status}.`));
+    if (!answer.ok) throw new ApiError(explain(parsed, `The dashboard answered ${answer.status}.`), answer.status);
     return parsed;
   }
 
@@ -163,13 +171,33 @@ class UploadForm {
     return text.split(text.includes("\n") ? "\n" : ",").map((label) => label.trim()).filter(Boolean);
   }
 
-  async create() {
-    if (this.data.resume) return this.data.resume.id;
-    const upload = await this.call("POST", "/uploads", {
+  declaration() {
+    return {
       model: this.$("model").value.trim(), files: this.files.map(({ path, size: bytes }) => ({ path, size_bytes: bytes })),
       details: this.details(), labels: this.labels(), accept_program: this.$("accept").checked,
-    });
-    return upload.id;
+    };
+  }
+
+  // The upload to send to, and whether it still takes bytes: after a failure the same one, if it is declared the same.
+  async open() {
+    if (this.data.resume) return { id: this.data.resume.id, receiving: true };
+    const declaration = this.declaration();
+    const words = JSON.stringify(declaration);
+    const state = this.attempt?.declaration === words ? await this.state(this.attempt.id) : "cancelled";
+    if (state !== "cancelled") return { id: this.attempt.id, receiving: state === "receiving" };
+    this.whole.clear();
+    const upload = await this.call("POST", "/uploads", declaration);
+    this.attempt = { declaration: words, id: upload.id };
+    return { id: upload.id, receiving: true };
+  }
+
+  async state(id) {
+    try {
+      return (await this.call("GET", `/uploads/${id}`)).state;
+    } catch (error) {
+      if (error.status === 404) return "cancelled";
+      throw error;
+    }
   }
 
   remaining() {
@@ -188,14 +216,18 @@ class UploadForm {
     this.refresh();
     try {
       const files = this.remaining();
-      this.id = await this.create();
-      await this.sendAll(files);
-      await this.call("POST", `/uploads/${this.id}/complete`);
-      const id = this.id;
+      this.id = null;
+      const { id, receiving } = await this.open();
+      this.id = id;
+      if (this.cancelled) return void (await this.withdraw());
+      if (receiving) {
+        await this.sendAll(files.filter((entry) => !this.whole.has(entry.file)));
+        await this.call("POST", `/uploads/${id}/complete`);
+      }
       this.reset();
       this.sent(id);
     } catch (error) {
-      if (!this.cancelled) this.problem(error instanceof ApiError ? error.message : `The upload was interrupted: ${error.message}. Press Upload to send again.`);
+      if (!this.cancelled) this.problem(error instanceof ApiError ? error.message : `The upload was interrupted: ${error.message}. Press Upload to send the rest.`);
       this.$("progress").hidden = true;
     } finally {
       this.busy = false;
@@ -205,6 +237,8 @@ class UploadForm {
 
   reset() {
     this.files = [];
+    this.attempt = null;
+    this.whole.clear();
     for (const id of ["file", "folder", "model", "labels", "details"]) this.$(id).value = "";
     this.$("accept").checked = false;
     this.$("progress").hidden = true;
@@ -218,6 +252,7 @@ class UploadForm {
     this.showProgress(0);
     for (const entry of files) {
       await this.put(entry);
+      this.whole.add(entry.file);
       this.done += entry.size;
     }
   }
@@ -230,7 +265,7 @@ class UploadForm {
       request.setRequestHeader("content-type", "application/octet-stream");
       request.setRequestHeader("x-signalbox-actor", this.data.actor);
       request.upload.onprogress = (event) => this.showProgress(this.done + event.loaded);
-      request.onload = () => (request.status < 300 ? resolve() : reject(new ApiError(explain(parse(request.responseText), `${entry.path}: the dashboard answered ${request.status}.`))));
+      request.onload = () => (request.status < 300 ? resolve() : reject(new ApiError(explain(parse(request.responseText), `${entry.path}: the dashboard answered ${request.status}.`), request.status)));
       request.onerror = () => reject(new Error("the connection was lost"));
       request.onabort = () => reject(new Error("cancelled"));
       request.send(entry.file);
@@ -253,7 +288,12 @@ class UploadForm {
   async cancel() {
     this.cancelled = true;
     this.request?.abort();
-    if (this.id && !this.data.resume) await this.call("DELETE", `/uploads/${this.id}`).catch((error) => this.problem(error.message));
+    if (this.id) await this.withdraw();
+  }
+
+  async withdraw() {
+    this.attempt = null;
+    if (!this.data.resume) await this.call("DELETE", `/uploads/${this.id}`).catch((error) => this.problem(error.message));
   }
 }
 

@@ -32,16 +32,16 @@ def upload_form(*, models: Sequence[str], resume: UploadView | None, actor: str,
             "api": "/api/v1",
             "actor": actor,
             "models": list(models),
-            "resume": _resumable(resume) if resume else None,
+            "resume": resumable(resume) if resume else None,
         },
         on_sent_change=lambda: None,
     )
     return result.sent or None
 
 
-def _resumable(upload: UploadView) -> dict[str, object]:
+def resumable(upload: UploadView) -> dict[str, object]:
+    """What the form needs to send the rest of *upload*: id, model, and which files are whole."""
     files = [
-        {"path": file.path, "size": file.size_bytes, "done": file.received_bytes == file.size_bytes}
-        for file in upload.files
+        {"path": file.path, "size": file.size_bytes, "done": file.sha256 is not None} for file in upload.files
     ]
     return {"id": upload.id, "model": upload.model_name, "files": files}

@@ -1,9 +1,6 @@
-"""Jobs: rows, progress in words, and what may be done with one."""
+"""Jobs: progress in words, and what may be done with one."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
-from typing import Any
 
 from control_plane.domain.job import FINAL_STATES, JobState
 from control_plane.domain.views import JobView
@@ -25,29 +22,6 @@ def progress_words(job: JobView) -> str:
 def is_final(job: JobView) -> bool:
     """Whether a job has ended, one way or another."""
     return job.state in FINAL_STATES
-
-
-def rows(jobs: Iterable[JobView], now: float) -> list[dict[str, Any]]:
-    """Rows of the jobs' table."""
-    return [
-        {
-            "Job": job.kind,
-            "Subject": job.subject,
-            "State": job.state,
-            "Progress": job.progress,
-            "Stage": job.stage,
-            "Took": _took(job, now),
-            "By": job.created_by,
-            "Created": quantities.ago(job.created_at, now),
-        }
-        for job in jobs
-    ]
-
-
-def _took(job: JobView, now: float) -> str:
-    if job.started_at is None:
-        return quantities.NOTHING
-    return quantities.duration((job.finished_at or now) - job.started_at)
 
 
 def registered_versions(job: JobView) -> tuple[str, ...]:

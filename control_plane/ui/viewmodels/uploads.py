@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from control_plane.domain.upload import UploadState
 from control_plane.domain.views import JobView, UploadView
@@ -72,23 +72,6 @@ def _received(upload: UploadView) -> str:
     return f"{quantities.size(upload.received_bytes)} of {quantities.size(upload.size_bytes)}"
 
 
-def rows(uploads: Iterable[UploadView], now: float) -> list[dict[str, Any]]:
-    """Rows of the recent uploads' table."""
-    return [
-        {
-            "Model": upload.model_name,
-            "State": upload.state,
-            "Became": upload.version_ref or quantities.NOTHING,
-            "Files": len(upload.files),
-            "Size": quantities.size(upload.size_bytes),
-            "By": upload.created_by,
-            "Started": quantities.ago(upload.created_at, now),
-            "Reason": upload.reason.message if upload.reason else "",
-        }
-        for upload in uploads
-    ]
-
-
 @dataclass(frozen=True, slots=True)
 class TensorRow:
     """One row of the signature form, as typed."""
@@ -150,8 +133,3 @@ def split_labels(text: str) -> tuple[str, ...]:
     """Class labels from text: one a line, or with commas between."""
     separator = "\n" if "\n" in text.strip() else ","
     return tuple(label.strip() for label in text.split(separator) if label.strip())
-
-
-def push_command(model: str, path: str = "PATH") -> str:
-    """The same upload from a shell."""
-    return f"signalbox push {path} --model {model or 'NAME'}"
