@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from functools import cached_property
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from control_plane.errors import ConflictError
 
 MAX_SOCKET_PATH_BYTES = 104
 """Shortest limit on a Unix socket's path among the systems we run on (macOS; Linux allows 108)."""
@@ -155,3 +158,16 @@ def prepare_home(settings: Settings) -> None:
         settings.agents_dir, settings.gateway_dir, settings.run_dir,
     ):  # fmt: skip
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_private(folder)
+
+
+def _check_private(folder: Path) -> None:
+    """Refuse a folder of another user's, and close our own to others. Raises ConflictError."""
+    seen = folder.stat()
+    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.getuid():
+        raise ConflictError(
+            f"{folder} is not a folder of this user's",
+            next_step="Remove it, or choose another SIGNALBOX_HOME.",
+        )
+    if seen.st_mode & 0o077:
+        folder.chmod(0o700)

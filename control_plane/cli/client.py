@@ -11,7 +11,7 @@ import httpx
 
 from control_plane.cli.failures import ApiError
 from control_plane.config import Settings
-from control_plane.errors import UnavailableError
+from control_plane.errors import ConflictError, UnavailableError
 
 TIMEOUT_S: Final = 60.0
 SENDING_TIMEOUT_S: Final = 600.0
@@ -25,7 +25,10 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self._url = settings.web_url
         self._http = httpx.Client(
-            base_url=f"{settings.web_url}/api/v1", headers={"x-signalbox-actor": _actor()}, timeout=TIMEOUT_S
+            base_url=f"{settings.web_url}/api/v1",
+            headers={"x-signalbox-actor": _actor()},
+            timeout=TIMEOUT_S,
+            trust_env=False,  # loopback: never through a proxy
         )
 
     def get(self, path: str, **params: Any) -> Json:
@@ -68,6 +71,10 @@ class Client:
         """Raises ApiError for an error answer, UnavailableError when there is none."""
         try:
             answer = self._http.request(method, path, **request)
+        except httpx.LocalProtocolError as error:
+            raise ConflictError(
+                "the file changed while it was sent", next_step="Send it again when it is whole."
+            ) from error
         except httpx.TransportError as error:
             raise UnavailableError(
                 f"Signalbox does not answer at {self._url}: {str(error) or type(error).__name__}",

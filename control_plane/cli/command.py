@@ -96,6 +96,10 @@ def _run(function: Callable[..., None], common: dict[str, Any], given: dict[str,
     except SignalboxError as error:
         out.problem(error)
         raise typer.Exit(of_status(error.http_status)) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        out.problem(CommandError("io_error", f"{where}{error.strerror or error}"))
+        raise typer.Exit(ExitCode.FAILED) from error
     except KeyboardInterrupt as error:
         out.note("interrupted")
         raise typer.Exit(ExitCode.INTERRUPTED) from error

@@ -94,7 +94,7 @@ def ask(settings: Settings, endpoint: str, body: Json) -> Json:
     """The gateway's answer to one predict request. Raises ApiError, NotFoundError or UnavailableError."""
     url = f"{settings.gateway_url}/e/{part(endpoint)}/predict"
     try:
-        answer = httpx.post(url, json=body, timeout=PREDICT_TIMEOUT_S)
+        answer = httpx.post(url, json=body, timeout=PREDICT_TIMEOUT_S, trust_env=False)
     except httpx.TransportError as error:
         raise UnavailableError(
             f"the gateway does not answer at {settings.gateway_url}: {str(error) or type(error).__name__}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from serving_agent.contract.manifest import Limits
 from serving_agent.contract.metric_names import DURATION_BUCKETS_S
 
 Json = dict[str, Any]
@@ -27,6 +28,10 @@ ENDPOINT_OF_PATH: Final = "signalbox.endpoint_of_path"
 RETRY_AFTER_S: Final = 1
 MAX_DOWNSTREAM_CONNECTIONS: Final = 8192
 CONNECTION_BUFFER_BYTES: Final = 1024 * 1024
+REQUEST_BUFFER_BYTES: Final = Limits().max_request_bytes + 1024 * 1024
+"""Request bodies up to this size are kept until answered, so that another agent can be tried, and so that a
+gRPC message's `model_name` can be read: all that an agent takes, and framing. Over HTTP/2 the stream's window
+bounds what is kept, so it is as large."""
 ADMIN_SOCKET_MODE: Final = 0o600
 FLUSH_INTERVAL: Final = "1s"
 """Histograms become visible only when statistics are flushed."""
@@ -125,6 +130,7 @@ def _connection_manager(rds: Path, descriptor_set: Path) -> Json:
             "@type": _TYPE
             + "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "codec_type": "AUTO",
+            "http2_protocol_options": {"initial_stream_window_size": REQUEST_BUFFER_BYTES},
             "stat_prefix": ROUTE_CONFIG,
             "use_remote_address": True,
             "request_headers_timeout": "10s",

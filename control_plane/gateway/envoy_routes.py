@@ -16,6 +16,7 @@ from control_plane.gateway.envoy_bootstrap import (
     FIELD_EXTRACTION,
     GRPC_SERVICE,
     METADATA,
+    REQUEST_BUFFER_BYTES,
     RETRY_AFTER_S,
     ROUTE_CONFIG,
     header,
@@ -31,8 +32,6 @@ ENDPOINT_HEADER: Final = "x-endpoint"
 WEIGHT_PARTS: Final = 10_000
 """Envoy's integer weights of one endpoint add up to this (basis points)."""
 MAX_RETRIES: Final = 3
-REQUEST_BUFFER_BYTES: Final = 16 * 1024 * 1024
-"""Request bodies up to this size are kept until answered, so that another agent can be tried."""
 MAX_SERVER_CLUSTERS: Final = 16
 """At most so many versions stand behind calls that name no endpoint (ServerLive, health)."""
 

@@ -23,13 +23,20 @@ def open_for(path: Path) -> int:
 
 
 def bound(path: Path, largest_bytes: int = LARGEST_BYTES) -> bool:
-    """Move a log that grew too long aside, in place: its writers keep their file. Return whether it did."""
+    """Move a log that grew too long aside, in place: its writers keep their file. Return whether it did.
+
+    Where the disk has no room for the older part, that part is dropped: the bound matters more.
+    """
+    older = path.with_name(f"{path.name}.1")
     try:
         if path.stat().st_size <= largest_bytes:
             return False
-        shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+        try:
+            shutil.copyfile(path, older)
+        except OSError:
+            older.unlink(missing_ok=True)
         os.truncate(path, 0)
-    except FileNotFoundError:
+    except OSError:
         return False
     return True
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -107,12 +108,11 @@ def _wait_for_child(role: str, process: subprocess.Popen[bytes], on_exit: OnExit
 def _wait_for_adopted(role: str, pid: int, on_exit: OnExit) -> None:
     """Another supervisor's child: its exit code is not ours to know."""
     if hasattr(os, "pidfd_open"):
-        try:
+        with suppress(ProcessLookupError):
             handle = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return on_exit(role, pid, None)
-        select.select([handle], [], [])
-        os.close(handle)
+            select.select([handle], [], [])
+            os.close(handle)
     else:
-        psutil.wait_procs([psutil.Process(pid)])
-    return on_exit(role, pid, None)
+        with suppress(psutil.NoSuchProcess):
+            psutil.wait_procs([psutil.Process(pid)])
+    on_exit(role, pid, None)

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane.config import Settings
-from control_plane.errors import ConflictError
+from control_plane.errors import ConflictError, SignalboxError
 from control_plane.gateway.base import Gateway
 from control_plane.registry import leases, session
 
@@ -48,7 +48,7 @@ def controller_leads(engine: Engine, now: float) -> bool:
     try:
         with session.read(engine) as db:
             return leases.is_held(db, leases.CONTROLLER, now)
-    except SQLAlchemyError:
+    except (SignalboxError, SQLAlchemyError):
         return False
 
 

@@ -14,11 +14,12 @@ from typing import Final
 
 import psutil
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from control_plane.config import Settings
 from control_plane.controller import shutdown
 from control_plane.controller.lease import Lease, LeaseLostError, holder_name
-from control_plane.errors import UnavailableError
+from control_plane.errors import SignalboxError, UnavailableError
 from control_plane.gateway.base import Gateway
 from control_plane.platforms import exits, log_files
 from control_plane.platforms.base import Platform
@@ -161,9 +162,11 @@ class Supervisor:
     def _end_everything(self) -> None:
         self._say("stopping …")
         self._end_children(children.OWN_ROLES, END_PATIENCE_S)
-        self._end_agents()
-        self._end_children((children.ENVOY,), ENVOY_PATIENCE_S)
-        self._reap_orphans()
+        try:
+            self._end_agents()
+        finally:
+            self._end_children((children.ENVOY,), ENVOY_PATIENCE_S)
+            self._reap_orphans()
         self._say("stopped")
 
     def _end_children(self, roles: tuple[str, ...], patience_s: float) -> None:
@@ -183,7 +186,8 @@ class Supervisor:
         if agents:
             self._say(f"stopping {agents} agents")
         shutdown.end_agents(self._platform, lambda: self._wait(deadline))
-        with suppress(LeaseLostError):
+        # what the registry does not hear of now, the next controller sees for itself
+        with suppress(LeaseLostError, SignalboxError, SQLAlchemyError):
             lease = Lease(self._engine, lease_s=self._settings.lease_s, clock=time.time, holder=holder_name())
             while not lease.hold() and self._wait(deadline):
                 pass

@@ -22,7 +22,7 @@ BLOCKS = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), flag
 def test_the_first_blocks_are_the_two_commands() -> None:
     assert BLOCKS[:2] == ["make run\n", "make test\n"]
     for target in ("run", "test"):
-        asked = ["make", "--dry-run", "--always-make", target]
+        asked = ["make", "--no-print-directory", "--dry-run", "--always-make", target]
         plan = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
         last = plan.stdout.strip().splitlines()[-1]
         assert last.endswith({"run": "signalbox up", "test": "-m pytest"}[target])

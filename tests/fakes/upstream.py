@@ -131,7 +131,7 @@ class Service(grpc.GenericRpcHandler):
 
 
 async def serve(folder: Path, agent: str, version: str, delay_s: float) -> None:
-    grpc_server = grpc.aio.server()
+    grpc_server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)])
     grpc_server.add_generic_rpc_handlers((Service(version),))
     grpc_server.add_insecure_port(f"unix:{folder / agent}.grpc")
     await grpc_server.start()

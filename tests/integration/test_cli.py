@@ -86,7 +86,7 @@ def test_a_pickle_is_refused_with_file_reason_and_what_to_do(stack: Stack, tmp_p
 def test_a_program_is_not_run_without_acceptance(
     stack: Stack, digits: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    (found,) = stack.settings.artifacts_dir.rglob("*.pt2")
+    found = next(stack.settings.artifacts_dir.rglob("*.pt2"))
     path = tmp_path / "again.pt2"
     path.write_bytes(found.read_bytes())
     done = stack.cli("push", str(path), "--model", "unaccepted")

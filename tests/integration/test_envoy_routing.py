@@ -242,3 +242,17 @@ def test_health_probes_are_nobodys_requests(envoy: RunningEnvoy, http: httpx.Cli
     )
     assert unnamed
     assert not [line for line in counted() if 'code="200"' in line and 'endpoint="-"' in line]
+
+
+@pytest.mark.parametrize("metadata", [{}, {"x_endpoint": "digits"}], ids=["by name", "by metadata"])
+def test_a_large_grpc_message_arrives(channel: grpc.Channel, metadata: dict[str, str]) -> None:
+    call = channel.unary_unary(
+        f"{SERVICE}/ModelInfer",
+        request_serializer=lambda message: message.SerializeToString(),
+        response_deserializer=proto.message_class("ModelInferResponse").FromString,
+    )
+    tensor = proto.message_class("ModelInferRequest")(
+        model_name="digits", raw_input_contents=[bytes(30 * 1024 * 1024)]
+    )
+    pairs = [(name.replace("_", "-"), value) for name, value in metadata.items()]
+    assert call(tensor, metadata=pairs, timeout=20).model_name

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import websockets
+import websockets.exceptions
 from starlette.requests import Request
 
 from control_plane import web

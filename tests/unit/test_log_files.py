@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -39,3 +41,17 @@ def test_a_long_log_is_moved_aside_under_its_writer(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new\n"
     assert path.with_name("a.log.1").read_bytes() == b"old" * 100
     assert not log_files.bound(path, 200)
+
+
+def test_a_full_disk_still_bounds_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "web.log"
+    path.write_bytes(b"x" * 100)
+
+    def full(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(log_files.shutil, "copyfile", full)
+    assert log_files.bound(path, 10)
+    assert path.stat().st_size == 0
+    assert not path.with_name("web.log.1").exists()
