@@ -31,19 +31,6 @@ def agents(db: Session) -> tuple[AgentSeen, ...]:
     return tuple(_agent(row) for row in db.scalars(query))
 
 
-def wanted_spec(row: Endpoint) -> ServingSpec:
-    """How the endpoint is to be served."""
-    return ServingSpec(
-        version_id=row.version_id,
-        version_ref=row.version.ref,
-        handler=row.handler,
-        device=row.device,
-        threads=row.threads,
-        memory_bytes=row.memory_bytes,
-        restart=row.restart,
-    )
-
-
 def _live() -> ColumnElement[bool]:
     return Agent.phase.in_(LIVE_PHASES)
 
@@ -54,7 +41,7 @@ def _endpoint(row: Endpoint) -> EndpointSeen:
         name=row.name,
         goal=EndpointGoal(row.goal),
         replicas=row.replicas,
-        spec=wanted_spec(row),
+        spec=endpoint_queries.wanted_spec(row),
         serving=row.serving_version.ref if row.serving_version else None,
     )
 

@@ -8,11 +8,24 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, aliased, joinedload, lazyload
 from sqlalchemy.orm.strategy_options import _AbstractLoad
 
-from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal
+from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal, ServingSpec
 from control_plane.registry.tables import Agent, Endpoint, Version
 
 SHOWN_FAILURES = 10
 """Failed agents per endpoint that are read to judge its health."""
+
+
+def wanted_spec(row: Endpoint) -> ServingSpec:
+    """How the endpoint is to be served."""
+    return ServingSpec(
+        version_id=row.version_id,
+        version_ref=row.version.ref,
+        handler=row.handler,
+        device=row.device,
+        threads=row.threads,
+        memory_bytes=row.memory_bytes,
+        restart=row.restart,
+    )
 
 
 def _name_only() -> tuple[_AbstractLoad, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.orm import Session
 
-from control_plane.domain.endpoint import AgentPhase, EndpointGoal, ServingSpec
+from control_plane.domain.endpoint import AgentPhase, EndpointGoal
 from control_plane.domain.goal import Wish, check_wish
 from control_plane.domain.health import AgentFacts, EndpointFacts, assess
 from control_plane.domain.views import AgentView, EndpointView, EventView, Page, Prediction
@@ -231,17 +231,7 @@ def _view(ctx: Context, row: Endpoint, shown: Sequence[Agent], now: float) -> En
 
 
 def _facts(row: Endpoint, shown: Sequence[Agent]) -> tuple[AgentFacts, ...]:
-    wanted = asdict(
-        ServingSpec(
-            version_id=row.version_id,
-            version_ref=row.version.ref,
-            handler=row.handler,
-            device=row.device,
-            threads=row.threads,
-            memory_bytes=row.memory_bytes,
-            restart=row.restart,
-        )
-    )
+    wanted = asdict(endpoints.wanted_spec(row))
     return tuple(
         AgentFacts(
             id=agent.id,
