@@ -15,7 +15,7 @@ from control_plane.controller import actions as act
 from control_plane.controller import assignments, records
 from control_plane.controller.lease import Lease
 from control_plane.controller.snapshot import ProcessSeen
-from control_plane.errors import NotFoundError, UnavailableError
+from control_plane.errors import NotFoundError, SignalboxError, UnavailableError
 from control_plane.gateway.base import Gateway
 from control_plane.gateway.traffic_plan import TrafficPlan
 from control_plane.platforms.base import Platform
@@ -97,10 +97,11 @@ class Executor:
     def _(self, action: act.StartAgent) -> None:
         self._lease.check()
         try:
-            self._start(self._manifest(action.agent_id))
-        except (NotFoundError, UnavailableError) as error:
-            reason = f"could not be started: {error.message}"
-            self._do(act.FailAgent(action.agent_id, reason, None, self._clock()))
+            manifest = self._manifest(action.agent_id)
+        except NotFoundError as error:
+            self._could_not_start(action.agent_id, error)
+            return
+        self._start(manifest)
 
     @_do.register
     def _(self, action: act.DrainAgent) -> None:
@@ -143,9 +144,17 @@ class Executor:
             return assignments.manifest(db, self._settings, agent_id)
 
     def _start(self, manifest: Manifest) -> None:
-        process = self._platform.start(manifest)
+        try:
+            process = self._platform.start(manifest)
+        except UnavailableError as error:
+            self._could_not_start(manifest.agent_id, error)
+            return
         seen = ProcessSeen(process.pid, process.started_at)
         self._do(act.RecordProcess(manifest.agent_id, seen))
+
+    def _could_not_start(self, agent_id: str, error: SignalboxError) -> None:
+        reason = f"could not be started: {error.message}"
+        self._do(act.FailAgent(agent_id, reason, None, self._clock()))
 
 
 def _listed(plans: Iterable[TrafficPlan]) -> str:

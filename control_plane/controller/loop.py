@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,11 +25,18 @@ MILESTONES: Final = (RecordPhase, SetServing, PublishBackends, PublishRoutes)
 NEXT_STEP_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 """Pause after ticks that failed again and again, in seconds."""
+FIRST_RUN_S: Final = 60.0
+"""Rare periodic work is first done this soon, in seconds: many a session is shorter than its interval."""
+JOIN_S: Final = 3.0
+"""How long periodic work under way may take to end after the loop, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """Work that runs beside the ticks of a leader: `run(now)` every `every_s` seconds, in its own thread."""
+    """Work that runs beside the ticks of a leader: `run(now)` every `every_s` seconds, in its own thread.
+
+    It runs for the first time after a minute at the latest.
+    """
 
     name: str
     every_s: float
@@ -63,7 +70,10 @@ class Controller:
         self._more_follows = False
 
     def run(self) -> None:
-        """Lead whenever possible, until told to stop; then let a successor lead at once."""
+        """Lead whenever possible, until told to stop; then let a successor lead at once.
+
+        Returns when periodic work has ended too, or has had `JOIN_S` for that.
+        """
         threads = [
             threading.Thread(target=self._repeat, args=(work,), daemon=True) for work in self._periodic
         ]
@@ -76,7 +86,9 @@ class Controller:
                 self._wake.wait(self._pause_s())
         finally:
             self._leading.clear()
+            self._ending.set()
             self._release()
+            _join(threads)
 
     def stop(self) -> None:
         """End the loop after the tick under way."""
@@ -141,14 +153,24 @@ class Controller:
     def _release(self) -> None:
         try:
             self._lease.release()
-        except SQLAlchemyError as error:
+        except (SignalboxError, SQLAlchemyError) as error:
             logger.warning("the lease could not be given back: %s", error)
 
     def _repeat(self, work: Periodic) -> None:
-        while not self._ending.wait(work.every_s):
+        first_s = min(work.every_s, FIRST_RUN_S)
+        pause_s = first_s
+        while not self._ending.wait(pause_s):
             if not self._leading.is_set():
+                pause_s = first_s
                 continue
+            pause_s = work.every_s
             try:
                 work.run(self._clock())
             except Exception:  # an edge: periodic work must not end its thread
                 logger.exception("%s failed", work.name)
+
+
+def _join(threads: Iterable[threading.Thread]) -> None:
+    deadline = time.monotonic() + JOIN_S
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))

@@ -81,7 +81,7 @@ class Observer:
             agents=self._with_durations(seen, endpoints, gateway, now),
             strays=tuple(sorted(set(running) - {agent.id for agent in agents})),
             gateway=gateway,
-            fresh_ids=tuple(fresh_id() for _ in range(self._limits.start_slots * max(1, len(endpoints)))),
+            fresh_ids=tuple(fresh_id() for _ in range(self._limits.start_slots)),
             limits=self._limits,
         )
 

@@ -25,7 +25,7 @@ from control_plane.controller.actions import (
     StopAgent,
 )
 from control_plane.controller.scene import Scene
-from control_plane.controller.snapshot import AgentSeen, EndpointSeen, Snapshot
+from control_plane.controller.snapshot import AgentSeen, EndpointSeen, Limits, Snapshot
 from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal, ServingSpec
 from control_plane.gateway.traffic_plan import GatewayState, TrafficPlan
 
@@ -37,7 +37,7 @@ def plan(snapshot: Snapshot) -> tuple[Action, ...]:
     agents = tuple(agent for agent, _ in judged)
     scenes = tuple(_scene(snapshot, endpoint, agents) for endpoint in snapshot.endpoints)
     choices = tuple((scene, *_choose(scene)) for scene in scenes)
-    ids = iter(snapshot.fresh_ids)
+    ids = iter(snapshot.fresh_ids[: _free_slots(snapshot.limits, scenes)])
     return (
         *learned,
         *(action for scene in scenes for action in _arrivals(scene)),
@@ -51,6 +51,12 @@ def plan(snapshot: Snapshot) -> tuple[Action, ...]:
 
 
 Choice = tuple[Scene, str | None, frozenset[str]]
+
+
+def _free_slots(limits: Limits, scenes: Iterable[Scene]) -> int:
+    """How many agents may be created now: the start slots are one pool for all endpoints."""
+    under_way = sum(1 for scene in scenes for agent in scene.active if agent.ready_at is None)
+    return max(0, limits.start_slots - under_way)
 
 
 def _scene(snapshot: Snapshot, endpoint: EndpointSeen, agents: Iterable[AgentSeen]) -> Scene:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from control_plane.controller.scene import Scene
 from control_plane.controller.snapshot import AgentSeen
-from control_plane.domain.endpoint import ServingSpec
+from control_plane.domain.endpoint import AgentPhase, ServingSpec
 
 
 def kept(scene: Scene) -> tuple[AgentSeen, ...]:
@@ -47,7 +49,7 @@ def leaving(scene: Scene, serving: str | None) -> frozenset[str]:
 
 
 def missing(scene: Scene, serving: str | None, gone: frozenset[str]) -> tuple[ServingSpec, ...]:
-    """Specs of the agents to start now, one entry an agent; backoff and start slots are kept to."""
+    """Specs of the agents to start now, the most urgent first, one entry an agent; backoff is kept to."""
     if not scene.running:
         return ()
     lacking: list[ServingSpec] = []
@@ -55,8 +57,7 @@ def missing(scene: Scene, serving: str | None, gone: frozenset[str]) -> tuple[Se
         present = sum(1 for agent in scene.of(spec) if agent.id not in gone)
         if present < count and scene.may_start(spec):
             lacking += [spec] * (count - present)
-    under_way = sum(1 for agent in scene.active if agent.ready_at is None)
-    return tuple(lacking[: max(0, scene.limits.start_slots - under_way)])
+    return tuple(lacking)
 
 
 def _targets(scene: Scene, serving: str | None) -> tuple[tuple[ServingSpec, int], ...]:
@@ -77,7 +78,7 @@ def _old_serving(scene: Scene, serving: str | None) -> ServingSpec | None:
 
 def _old_count(scene: Scene, old: ServingSpec) -> int:
     """How many agents of the old spec must go on serving: as many as there were when the change began."""
-    began = min((a.created_at for a in scene.agents if a.spec == scene.wanted), default=None)
+    began = _change_began(scene, old)
     if began is None:
         return 0
     there = sum(
@@ -86,3 +87,30 @@ def _old_count(scene: Scene, old: ServingSpec) -> int:
         if a.spec == old and a.created_at < began and (a.ended_at is None or a.ended_at >= began)
     )
     return min(there, scene.endpoint.replicas)
+
+
+def _change_began(scene: Scene, old: ServingSpec) -> float | None:
+    """When the first agent of the wanted spec was created, not counting earlier times it was wanted."""
+    oldest = min((agent.created_at for agent in scene.of(scene.wanted)), default=math.inf)
+    own = [agent for agent in scene.agents if agent.spec == scene.wanted]
+    past = [agent for agent in own if agent.created_at < oldest and _retired(scene, agent, old)]
+    # one that still waits for its last request may outlast the start of its successors
+    since = max((min(agent.ended_at or 0.0, oldest) for agent in past), default=0.0)
+    return min(
+        (a.created_at for a in own if a.created_at >= since and not _retired(scene, a, old)), default=None
+    )
+
+
+def _retired(scene: Scene, agent: AgentSeen, old: ServingSpec) -> bool:
+    """Whether the agent was let go while the old spec served on: not so when everything was shut down."""
+    if agent.phase is AgentPhase.DRAINING:
+        return True
+    ended = agent.ended_at
+    return (
+        agent.phase is AgentPhase.STOPPED
+        and ended is not None
+        and any(
+            a.spec == old and a.created_at <= ended and (a.ended_at is None or a.ended_at > ended)
+            for a in scene.agents
+        )
+    )

@@ -130,12 +130,19 @@ def validate_clusters(settings: Settings, clusters: Sequence[Json]) -> None:
         json.dump({"static_resources": {"clusters": static}}, file)
         file.flush()
         arguments = ["--mode", "validate", "-c", file.name, "--log-level", "error", "--disable-hot-restart"]
-        finished = subprocess.run(  # noqa: S603  our own binary and arguments
+        finished = _run_envoy(settings, arguments)
+    if finished.returncode != 0:
+        raise UnavailableError(f"Envoy refused the change: {validation_reason(finished.stderr)}")
+
+
+def _run_envoy(settings: Settings, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(  # noqa: S603  our own binary and arguments
             [str(envoy_process.binary(settings)), *arguments],
             capture_output=True, text=True, timeout=VALIDATE_TIMEOUT_S, check=False,
         )  # fmt: skip
-    if finished.returncode != 0:
-        raise UnavailableError(f"Envoy refused the change: {validation_reason(finished.stderr)}")
+    except subprocess.TimeoutExpired as error:
+        raise UnavailableError(f"Envoy did not check the change within {VALIDATE_TIMEOUT_S:g} s") from error
 
 
 def validation_reason(stderr: str) -> str:

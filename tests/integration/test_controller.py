@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
 
-from control_plane.controller import shutdown
+from control_plane.controller import assignments, loop, records, shutdown
 from control_plane.controller.housekeeping import forget_old_agents
 from control_plane.controller.lease import Lease, LeaseLostError
+from control_plane.controller.loop import Controller, Periodic
 from control_plane.domain.endpoint import AgentPhase
-from control_plane.errors import NotFoundError
+from control_plane.errors import NotFoundError, UnavailableError
+from control_plane.gateway import envoy
 from control_plane.registry import session
 from control_plane.registry.tables import Agent, Endpoint
 from control_plane.services import endpoints, events
@@ -211,8 +218,6 @@ def test_old_agents_are_forgotten_with_their_logs(control: Control) -> None:
 
 
 def test_the_loop_ends_when_told_and_gives_its_lease_back(control: Control) -> None:
-    import threading
-
     controller = control.controller
     thread = threading.Thread(target=controller.run)
     thread.start()
@@ -220,3 +225,96 @@ def test_the_loop_ends_when_told_and_gives_its_lease_back(control: Control) -> N
     thread.join(10)
     assert not thread.is_alive()
     assert control.new_controller("next").tick()
+
+
+def _registry_down() -> NoReturn:
+    raise UnavailableError("The registry does not answer")
+
+
+@contextmanager
+def _no_session(_engine: Engine) -> Iterator[Session]:
+    _registry_down()
+    yield
+
+
+def test_a_registry_that_fails_in_a_start_is_no_failure_of_the_model(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control.deploy("digits", "digits@1")
+    with monkeypatch.context() as patch:
+        patch.setattr(assignments, "manifest", lambda *_: _registry_down())
+        assert not control.controller.tick()
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "record_process", lambda *_: _registry_down())
+        assert not control.controller.tick()
+    assert [row.phase for row in control.agents()] == [AgentPhase.STARTING]
+    control.run()
+    assert [row.phase for row in control.agents()] == [AgentPhase.READY]
+    assert list(control.platform.started.values()) == [1]
+
+
+def test_the_loop_ends_although_the_registry_is_gone(
+    control: Control, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "write", _no_session)
+    control.controller.stop()
+    control.controller.run()
+    assert "the lease could not be given back: The registry does not answer" in caplog.text
+
+
+def with_work(control: Control, work: Periodic) -> Controller:
+    """A controller like the one of *control*, with periodic work beside its ticks."""
+    made = control.new_controller("busy")
+    return Controller(made._lease, made._observer, made._executor, tick_s=0.01, periodic=(work,))
+
+
+def test_rare_work_is_done_soon_after_the_start(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "FIRST_RUN_S", 0.02)
+    ran = threading.Event()
+    controller = with_work(control, Periodic("housekeeping", 3600.0, lambda _now: ran.set()))
+    thread = threading.Thread(target=controller.run)
+    thread.start()
+    try:
+        assert ran.wait(10)
+    finally:
+        controller.stop()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_the_loop_returns_after_the_work_under_way(control: Control) -> None:
+    begun, told = threading.Event(), threading.Event()
+    steps: list[str] = []
+
+    def work(_now: float) -> None:
+        begun.set()
+        told.wait(10)
+        time.sleep(0.2)  # longer than the loop takes to end
+        steps.append("work done")
+
+    controller = with_work(control, Periodic("collecting", 0.01, work))
+
+    def lead() -> None:
+        controller.run()
+        steps.append("loop over")
+
+    thread = threading.Thread(target=lead)
+    thread.start()
+    assert begun.wait(10)
+    controller.stop()
+    told.set()
+    thread.join(10)
+    assert steps == ["work done", "loop over"]
+
+
+def test_an_envoy_that_takes_too_long_to_check_is_unavailable(
+    control: Control, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "envoy"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o700)
+    settings = control.ctx.settings.model_copy(update={"envoy_bin": slow})
+    settings.gateway_dir.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(envoy, "VALIDATE_TIMEOUT_S", 0.1)
+    with pytest.raises(UnavailableError, match=r"Envoy did not check the change within 0\.1 s"):
+        envoy.validate_clusters(settings, [])

@@ -8,7 +8,7 @@ from control_plane.controller.plan import plan
 from control_plane.controller.scene import Scene
 from control_plane.controller.snapshot import Limits
 from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase
-from control_plane.gateway.traffic_plan import GatewayState
+from control_plane.gateway.traffic_plan import GatewayState, TrafficPlan
 from tests.fakes.world import World, spec
 
 TICK_S = 0.25
@@ -303,7 +303,7 @@ def test_a_row_whose_start_was_cut_short_is_started() -> None:
     world.do(create)
     assert plan(world.snapshot()) == (
         act.StartAgent(create.agent_id),
-        act.PublishRoutes((act.TrafficPlan("digits", ()),)),
+        act.PublishRoutes((TrafficPlan("digits", ()),)),
     )
 
 
@@ -431,3 +431,108 @@ def test_nobody_drains_on_what_a_silent_gateway_does_not_say() -> None:
     assert not any(
         isinstance(action, act.DrainAgent) for action in plan(replace(snapshot, agents=idle, gateway=blind))
     )
+
+
+def there_and_back_again(replicas: int = 2) -> World:
+    """@1 served, @2 serves, and @1 is wanted again but does not get ready."""
+    world = ready_world(replicas=replicas)
+    world.want("digits", spec("digits@2"), replicas)
+    run(world, 40)
+    assert serving(world) == {"digits@2": 1.0}
+    assert live(world, "digits@1") == []
+    world.doomed.add("digits@1")
+    world.want("digits", spec(), replicas)
+    return world
+
+
+def test_going_back_to_an_earlier_version_still_replaces_what_serves() -> None:
+    world = there_and_back_again()
+    run(world, 20)
+    world.end(live(world, "digits@2")[0], -9)
+    run(world, 20)
+    assert len(live(world, "digits@2")) == 2
+    assert serving(world) == {"digits@2": 1.0}
+
+
+def test_going_back_before_the_last_old_request_ended_still_replaces_what_serves() -> None:
+    world = ready_world(replicas=2)
+    slow = live(world)[0]
+    world.processes[slow].in_flight = 1
+    world.want("digits", spec("digits@2"), replicas=2)
+    run(world)
+    world.now += world.limits.drain_timeout_s
+    run(world, 4)
+    assert world.rows[slow].phase is AgentPhase.DRAINING
+    world.gateway.set_healthy("digits", "digits@1", 0)
+    world.want("digits", spec(), replicas=2)
+    run(world, 8)
+    world.processes[slow].in_flight = 0
+    run(world, 8)
+    assert world.rows[slow].phase is AgentPhase.STOPPED
+    world.end(live(world, "digits@2")[0], -9)
+    run(world, 20)
+    assert len(live(world, "digits@2")) == 2
+
+
+def test_a_change_that_is_scaled_down_half_way_still_replaces_what_serves() -> None:
+    world = ready_world(replicas=2)
+    world.gateway.set_healthy("digits", "digits@2", 0)
+    world.want("digits", spec("digits@2"), replicas=2)
+    run(world)
+    world.want("digits", spec("digits@2"), replicas=3)
+    tick(world)
+    world.want("digits", spec("digits@2"), replicas=2)
+    run(world)
+    ended = [row.phase for row in world.rows.values() if row.version == "digits@2"]
+    assert ended.count(AgentPhase.STOPPED) == 1
+    world.end(live(world, "digits@1")[0], -9)
+    run(world)
+    assert len(live(world, "digits@1")) == 2
+    assert serving(world) == {"digits@1": 1.0}
+
+
+def test_the_old_version_comes_back_after_everything_was_shut_down_in_a_change() -> None:
+    world = ready_world(replicas=2)
+    world.gateway.set_healthy("digits", "digits@2", 0)
+    world.want("digits", spec("digits@2"), replicas=2)
+    run(world, 20)
+    for agent_id in live(world):
+        world.end(agent_id, 0)
+        world.rows[agent_id] = replace(
+            world.rows[agent_id], phase=AgentPhase.STOPPED, ended_at=world.now, process=None
+        )
+    world.gateway.weights.clear()
+    world.gateway.backends.clear()
+    world.pass_time(60.0)
+    run(world, 20)
+    assert len(live(world, "digits@1")) == 2
+    world.end(live(world, "digits@1")[0], -9)
+    run(world, 20)
+    assert len(live(world, "digits@1")) == 2
+    assert serving(world) == {"digits@1": 1.0}
+
+
+def test_one_of_two_replicas_is_not_yet_the_whole_of_them() -> None:
+    world = ready_world(replicas=1)
+    world.want("digits", spec(), replicas=2)
+    snapshot = world.snapshot()
+    scene = Scene(snapshot.endpoints[0], snapshot.agents, snapshot.gateway, snapshot.limits, snapshot.now)
+    assert len(staffing.kept(scene)) == 1
+    assert not staffing.complete(scene)
+
+
+def test_start_slots_are_shared_by_all_endpoints() -> None:
+    world = World(limits=Limits(start_slots=2))
+    names = ("digits", "letters", "words")
+    for name in names:
+        world.want(name, spec(), replicas=2)
+    most = 0
+    for _ in range(80):
+        tick(world)
+        most = max(
+            most, sum(row.phase in LIVE_PHASES and row.ready_at is None for row in world.rows.values())
+        )
+        world.pass_time(TICK_S)
+    assert most == 2
+    assert len(live(world)) == 6
+    assert all(serving(world, name) == {"digits@1": 1.0} for name in names)
