@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -59,7 +60,7 @@ def run(manifest: Manifest, path: Path) -> int:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(serve())
     except StartError as error:
-        failure_file.write_bytes(msgspec.json.encode(agent.Failure(reason=str(error), phase="starting")))
+        agent.record_failure(failure_file, agent.Failure(reason=str(error), phase="starting"))
         logger.error("failed while starting: %s", error)  # noqa: TRY400 - the sentence says it all
         return agent.EXIT_FAILED
 
@@ -77,7 +78,8 @@ def loop_factory() -> type[asyncio.AbstractEventLoop] | None:
 if __name__ == "__main__":
     code = main()
     logging.shutdown()
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # a full disk must not keep the process from ending
+        sys.stdout.flush()
     # not sys.exit: a model that hangs on the inference thread must not hold the process, and tearing torch
     # down takes longer than leaving
     os._exit(code)

@@ -41,6 +41,14 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """The phase in which it failed."""
 
 
+def record_failure(path: Path, failure: Failure) -> None:
+    """Write *failure* to *path*; on a full disk the reason is lost, but the agent ends all the same."""
+    try:
+        path.write_bytes(msgspec.json.encode(failure))
+    except OSError as error:
+        logger.warning("the failure file cannot be written: %s", error)
+
+
 def failure_path(manifest_path: Path) -> Path:
     """Return where an agent started with *manifest_path* writes why it failed."""
     return manifest_path.with_name(f"{manifest_path.name}.failure.json")
@@ -55,7 +63,7 @@ class Agent:
         self._loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
         self._failed = False
-        self.health = Health(manifest)
+        self.health = Health(manifest, lambda: self._thread.busy_s)
         self._thread = InferenceThread(
             Startup(manifest, self._enter_from_thread, self._record_from_thread).run,
             self._on_ready,
@@ -97,7 +105,7 @@ class Agent:
 
     async def _drain(self) -> None:
         """Answer on, for the grace and then while requests run, but no longer than the limits allow."""
-        limits, was_ready = self._manifest.limits, self.health.is_ready
+        limits, was_ready = self._manifest.limits, self.health.phase == "ready"
         self.health.enter("draining")
         logger.info("draining: %d requests in flight", self.health.in_flight)
         await self._grpc.set_serving(serving=False)
@@ -135,7 +143,7 @@ class Agent:
         self._failed = phase != "draining"
         if self._failed:
             self.health.enter("failed", reason)
-            self._failure_file.write_bytes(msgspec.json.encode(Failure(reason=reason, phase=phase)))
+            record_failure(self._failure_file, Failure(reason=reason, phase=phase))
             logger.error("failed while %s: %s", phase, reason)
         self._ending.set()
 

@@ -24,12 +24,28 @@ SERVICES: Final = ("", wire.GRPC_SERVICE)
 Answer = Callable[[Any, Any], Awaitable[Any]]
 
 
+class HealthService(health.aio.HealthServicer):  # type: ignore[misc]  # grpc_health has no types
+    """The standard health service; while the model hangs on a request it sends clients elsewhere."""
+
+    def __init__(self, is_ready: Callable[[], bool]) -> None:
+        super().__init__()
+        self._is_ready = is_ready
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - the name is the protocol's
+        """Answer what was set last, but never SERVING while the agent is not ready."""
+        response = await super().Check(request, context)
+        serving = health_pb2.HealthCheckResponse.SERVING
+        if response.status == serving and not self._is_ready():
+            return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING)
+        return response
+
+
 class GrpcServer:
     """The gRPC face of one agent, on the running loop."""
 
     def __init__(self, dataplane: DataPlane) -> None:
         self._dataplane = dataplane
-        self._health = health.aio.HealthServicer()
+        self._health = HealthService(lambda: dataplane.health.is_ready)
         self._identity = (
             (wire.VERSION_HEADER, dataplane.manifest.version_ref),
             (wire.DIGEST_HEADER, dataplane.manifest.digest),

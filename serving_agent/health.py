@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -13,13 +13,17 @@ from serving_agent.errors import NotReadyError
 
 ANSWERING: Final[tuple[Phase, ...]] = ("ready", "draining")
 """Phases in which inference requests are answered."""
+HANGING_TIMEOUTS: Final = 2
+"""A request that has run for more than so many request timeouts hangs: nobody waits for it any more."""
 
 
 class Health:
     """What `/health` and `/ready` tell. Phases only move forward."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, busy_s: Callable[[], float]) -> None:
+        """*busy_s* tells for how long the model has been running the present request, in seconds."""
         self._manifest = manifest
+        self._busy_s = busy_s
         self._idle = asyncio.Event()
         self._idle.set()
         self.changed = asyncio.Event()
@@ -39,8 +43,9 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        """Whether new clients should be sent here."""
-        return self.phase == "ready"
+        """Whether new clients should be sent here: not to a model that hangs on a request."""
+        hanging_s = HANGING_TIMEOUTS * self._manifest.limits.request_timeout_s
+        return self.phase == "ready" and self._busy_s() <= hanging_s
 
     def check_answering(self) -> None:
         """Raise NotReadyError unless requests are answered."""
@@ -73,5 +78,6 @@ class Health:
             reason=self.reason,
             timings_s=dict(self.timings_s),
             in_flight=self.in_flight,
+            busy_s=self._busy_s(),
             device=self.device,
         )

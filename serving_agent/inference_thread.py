@@ -70,6 +70,7 @@ class InferenceThread:
         self._memory_bytes = memory_bytes
         self._waiting: deque[Work] = deque()
         self._running: Work | None = None
+        self._began_s: float | None = None
         self._wake = threading.Condition()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -94,6 +95,12 @@ class InferenceThread:
         finally:
             if work.future.cancelled() or not work.future.done():
                 self._drop(work)
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the model has been running the present request, in seconds; 0 when it is idle."""
+        began_s = self._began_s  # read once: the inference thread clears it at any moment
+        return 0.0 if began_s is None else time.perf_counter() - began_s
 
     def abandon(self) -> None:
         """Answer all work that is waiting or running with NotReadyError: the process is about to end."""
@@ -137,13 +144,20 @@ class InferenceThread:
     def _answer(self, server: ModelServer, work: Work) -> None:
         started = time.perf_counter()
         try:
-            outputs = pipeline.run(server, work.inputs)
+            outputs = self._run_model(server, work, started)
         except BaseException as error:  # noqa: BLE001 - this is the edge of a request; _failure logs it
             failure = self._failure(error)
             self._tell(partial(_fail, work.future, failure))
             return
         answer = Answer(outputs, started - work.submitted_s, time.perf_counter() - started)
         self._tell(partial(_resolve, work.future, answer))
+
+    def _run_model(self, server: ModelServer, work: Work, started: float) -> tuple[OutputTensor, ...]:
+        self._began_s = started
+        try:
+            return pipeline.run(server, work.inputs)
+        finally:
+            self._began_s = None
 
     def _failure(self, error: BaseException) -> AgentError:
         if isinstance(error, AgentError) and not isinstance(error, ModelError):

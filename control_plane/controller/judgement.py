@@ -58,6 +58,8 @@ def _complaint(agent: AgentSeen, now: float, limits: Limits) -> str | None:
         return f"did not become ready within {limits.start_timeout_s:g} s: still {doing}"
     if agent.ready_at is not None and agent.silent_s > limits.silent_kill_s:
         return f"its process lives but has not answered for {limits.silent_kill_s:g} s"
+    if agent.status is not None and agent.status.busy_s > limits.busy_kill_s:
+        return f"one request has run for {agent.status.busy_s:.0f} s: the model hangs"
     return None
 
 

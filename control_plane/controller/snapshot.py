@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from control_plane.domain.endpoint import AgentPhase, EndpointGoal, ServingSpec
 from control_plane.gateway.traffic_plan import GatewayState
+from serving_agent.contract import manifest
 from serving_agent.contract.status import AgentStatus
 
 
@@ -24,6 +25,9 @@ class Limits:
     """An agent whose /health is silent for this long no longer counts as ready."""
     silent_kill_s: float = 30.0
     """An agent that was ready and is silent for this long is ended and replaced."""
+    busy_kill_s: float = 2 * manifest.Limits().request_timeout_s + 30.0
+    """An agent whose model has been running one request for longer is ended and replaced: the agent itself
+    says that it is not ready after two request timeouts, and traffic gets the rest to leave."""
     end_grace_s: float = 5.0
     """Beyond its drain timeout an agent that was told to end gets this long before it is killed."""
     start_slots: int = 4

@@ -23,5 +23,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds spent in each finished start-up stage: `import`, `load`, `warm`."""
     in_flight: int = 0
     """Requests accepted and not yet answered."""
+    busy_s: float = 0.0
+    """For how long the model has been running the present request, in seconds; 0 when it is idle."""
     device: str | None = None
     """Where the model lives, once loaded."""

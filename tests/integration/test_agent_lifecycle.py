@@ -2,14 +2,17 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
 
+import grpc
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving_agent.contract.manifest import Limits
 from tests.fakes import models
@@ -242,6 +245,44 @@ def test_a_request_that_outlives_the_drain_does_not_hold_the_process(tmp_path):
         assert "1 requests still ran after 0.2 s" in agent.log
         assert answers[0].status_code == 503
         assert answers[0].json() == {"error": "the agent is ending before it could answer; try again"}
+
+
+def test_a_model_that_hangs_on_a_request_is_not_ready(tmp_path):
+    folder = models.save_torchscript(models.Slow(), tmp_path / "model")
+    limits = Limits(request_timeout_s=0.2, drain_grace_s=0.0)
+    with start_agent(make_manifest(folder, models.SCALAR, limits=limits), tmp_path) as agent:
+        assert agent.status()["busy_s"] == 0
+        assert grpc_health(agent) == "SERVING"
+        with agent.http as http:
+            assert http.post("/predict", json={"input": [[1e6]]}).status_code == 504
+            while (status := agent.status())["busy_s"] <= 0.4:
+                time.sleep(0.01)
+            assert (status["phase"], status["in_flight"]) == ("ready", 0)
+            assert http.get("/ready").status_code == 503
+            assert http.get("/v2/health/ready").status_code == 503
+        assert grpc_health(agent) == "NOT_SERVING"
+        agent.process.terminate()
+        assert agent.process.wait(10) == 0
+
+
+def grpc_health(agent):
+    """What the standard health service answers, which the gateway asks about gRPC."""
+    with grpc.insecure_channel(agent.manifest.grpc_address) as channel:
+        reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+
+
+def no_room():
+    """Let no file grow, as on a full disk: every write to one fails with EFBIG (Python ignores SIGXFSZ)."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+@pytest.mark.parametrize("changes", [{"format": "onnx"}, {"rest_address": "0.0.0.0:80"}])
+def test_an_agent_that_fails_ends_on_a_full_disk_too(tmp_path, program, changes):
+    manifest = make_manifest(program, models.DIGITS, **changes)
+    with start_agent(manifest, tmp_path, wait=False, preexec_fn=no_room) as agent:
+        assert agent.process.wait(60) == 3
+        assert agent.failure_path.read_bytes() == b""
 
 
 def test_sockets_of_a_killed_agent_are_taken_over_and_removed_at_the_end(tmp_path_factory, program):

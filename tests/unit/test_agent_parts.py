@@ -7,11 +7,14 @@ import threading
 import pytest
 
 from serving_agent import addresses, device, errors, reasons
+from serving_agent.contract.manifest import Limits
 from serving_agent.contract.signature import Signature, TensorSpec
 from serving_agent.errors import AgentError, DeadlineError, ModelError, QueueFullError, StartError
+from serving_agent.health import Health
 from serving_agent.inference_thread import InferenceThread
 from serving_agent.model_server import ModelServer, sample_inputs
 from serving_agent.startup import warm_up
+from tests.fakes.agents import make_manifest
 
 LISTING = """
 import sys
@@ -142,6 +145,7 @@ async def held():
     )
     thread.start()
     await ready.wait()
+    server.thread = thread
     yield server, lambda number, timeout_s=5.0: thread.submit({"x": numbers(number)}, timeout_s)
     server.go.set()
 
@@ -200,6 +204,33 @@ async def test_a_failing_model_fails_its_own_request_only(held):
         await submit(-1)
     assert "boom" not in str(caught.value)
     assert (await submit(5)).outputs[0].array[0] == 5
+
+
+@pytest.mark.parametrize("number", [1, -1])
+async def test_the_thread_is_busy_while_the_model_runs_even_when_its_client_has_gone(held, number):
+    server, submit = held
+    assert server.thread.busy_s == 0
+    with pytest.raises(DeadlineError):
+        await submit(number, 0.05)
+    await until(server.entered)
+    before = server.thread.busy_s
+    assert before > 0
+    assert server.thread.busy_s > before
+    server.go.set()
+    await submit(5)
+    assert server.thread.busy_s == 0
+
+
+async def test_an_agent_whose_model_hangs_is_not_ready_and_says_for_how_long(tmp_path):
+    manifest = make_manifest(tmp_path, Signature((), ()), limits=Limits(request_timeout_s=10))
+    busy_s = 20.0
+    health = Health(manifest, lambda: busy_s)
+    assert not health.is_ready
+    health.enter("ready")
+    assert health.is_ready
+    busy_s = 20.1
+    assert not health.is_ready
+    assert (health.status().phase, health.status().busy_s) == ("ready", 20.1)
 
 
 def test_samples_fit_the_signature():
