@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test check format setup setup-dev screenshots clean
+.PHONY: run test check format setup setup-dev screenshots benchmark-serving conformance clean
 
 run: setup
 	@exec $(BIN)/signalbox up
@@ -23,6 +23,12 @@ check: setup-dev
 format: setup-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+benchmark-serving: setup-dev
+	$(BIN)/python -m benchmarks.serving
+
+conformance: setup-dev
+	$(BIN)/python -m benchmarks.conformance
 
 screenshots: setup-dev
 	$(BIN)/python docs/screenshots.py

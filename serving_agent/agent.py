@@ -6,28 +6,33 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from serving_agent import addresses
+from serving_agent.batch import Inputs
 from serving_agent.contract.manifest import Manifest
-from serving_agent.contract.status import Phase
+from serving_agent.contract.status import CheckStatus, Phase
 from serving_agent.dataplane import DataPlane
+from serving_agent.decode_thread import DecodeThread
 from serving_agent.errors import StartError
 from serving_agent.grpc_server import GrpcServer
 from serving_agent.health import Health
+from serving_agent.health_checker import HealthChecker
 from serving_agent.http_server import HttpServer
 from serving_agent.inference_thread import InferenceThread
-from serving_agent.metrics import Metrics
-from serving_agent.model_server import ModelServer
+from serving_agent.measurements import Measurements
 from serving_agent.reasons import reason_of
 from serving_agent.rest import RestApp
-from serving_agent.startup import Startup
+from serving_agent.startup import Started, Startup
 
 logger = logging.getLogger(__name__)
 
+LAST_WORDS_S: Final = 1.0
+"""How long clients may take to read the refusals that the end of the drain leaves them with."""
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 3
 """The model could not be started; the failure file says why."""
@@ -64,17 +69,19 @@ class Agent:
         self._ending = asyncio.Event()
         self._failed = False
         self.health = Health(manifest, lambda: self._thread.busy_s)
+        measurements = Measurements()
         self._thread = InferenceThread(
+            manifest,
+            measurements,
             Startup(manifest, self._enter_from_thread, self._record_from_thread).run,
             self._on_ready,
             self._on_failed,
-            max_queue=manifest.limits.max_queue,
-            memory_bytes=manifest.limits.memory_bytes,
         )
-        metrics = Metrics(manifest, lambda: self.health.in_flight)
-        self._dataplane = DataPlane(manifest, self.health, self._thread, metrics)
-        self._http = HttpServer(RestApp(self._dataplane))
-        self._grpc = GrpcServer(self._dataplane)
+        self._dataplane = DataPlane(manifest, self.health, self._thread, measurements)
+        self._checker: HealthChecker | None = None
+        decode_thread = DecodeThread(manifest.limits.max_queue)
+        self._http = HttpServer(RestApp(self._dataplane, decode_thread), manifest.limits.max_request_bytes)
+        self._grpc = GrpcServer(self._dataplane, decode_thread)
         self._rest_address = addresses.parse(manifest.rest_address)
         self._grpc_address = addresses.parse(manifest.grpc_address)
 
@@ -88,9 +95,9 @@ class Agent:
         await self._listen()
         self._thread.start()
         await self._ending.wait()
-        if not self._failed:
-            await self._drain()
-        await self._stop_listening()
+        await self._stop_listening(0.0 if self._failed else await self._drain())
+        if self._dataplane.tracer is not None:
+            await asyncio.to_thread(self._dataplane.tracer.close)
         return EXIT_FAILED if self._failed else EXIT_OK
 
     async def _listen(self) -> None:
@@ -103,39 +110,64 @@ class Agent:
         addresses.make_private(self._grpc_address)
         logger.info("agent %s for %s is listening", self._manifest.agent_id, self._manifest.version_ref)
 
-    async def _drain(self) -> None:
-        """Answer on, for the grace and then while requests run, but no longer than the limits allow."""
+    async def _drain(self) -> float:
+        """Answer on for the grace; return for how long what was accepted may still take, in seconds."""
         limits, was_ready = self._manifest.limits, self.health.phase == "ready"
         self.health.enter("draining")
+        self._http.end_connections_after_answers()
+        if self._checker is not None:
+            self._checker.stop()
         logger.info("draining: %d requests in flight", self.health.in_flight)
-        await self._grpc.set_serving(serving=False)
+        self._grpc.tell_readiness()
         if not was_ready:
-            return
+            return 0.0
         await asyncio.sleep(limits.drain_grace_s)
-        try:
-            async with asyncio.timeout(limits.drain_s):
-                await self.health.idle()
-        except TimeoutError:
-            logger.warning("%d requests still ran after %g s", self.health.in_flight, limits.drain_s)
-            self._thread.abandon()
+        return limits.drain_s
 
-    async def _stop_listening(self) -> None:
+    async def _stop_listening(self, left_s: float) -> None:
+        """Accept nothing more and return once what was accepted is answered, *left_s* later at the latest.
+
+        What is then left is answered with a refusal, and what cannot take that in LAST_WORDS_S is cut off.
+        """
         for address in (self._rest_address, self._grpc_address):
             addresses.remove(address)
-        stopping = asyncio.gather(self._grpc.stop(1.0), self._http.stop())
-        try:
-            async with asyncio.timeout(2.0):
-                await stopping
-        except TimeoutError:
-            logger.warning("connections were closed with requests still running")
+        self._http.close()
+        ending = asyncio.gather(self._grpc.stop(left_s + LAST_WORDS_S), self._http.wait_closed())
+        if not await _is_done(ending, left_s):
+            if left_s:
+                logger.warning("%d requests still ran after %g s", self.health.in_flight, left_s)
+            self._thread.abandon()
+            if not await _is_done(ending, LAST_WORDS_S):
+                logger.warning("connections were cut with requests under way")
+        await self._http.abort()
+        await _is_done(ending, LAST_WORDS_S)
 
-    def _on_ready(self, server: ModelServer) -> None:
-        self._dataplane.open(server.signature())
-        self.health.device = server.context.device
+    def _on_ready(self, started: Started) -> None:
+        self._dataplane.open(started.server.signature(), shares_batches=started.shares_batches)
+        self.health.device, self.health.effect = started.server.context.device, started.effect
         self.health.enter("ready")
         timings = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.health.timings_s.items())
         logger.info("ready: %s on %s (%s)", self._manifest.version_ref, self.health.device, timings)
-        self._tell_grpc_health = self._loop.create_task(self._grpc.set_serving(serving=self.health.is_ready))
+        self._check_health(started.row)
+        self._grpc.tell_readiness()
+
+    def _check_health(self, row: Inputs | None) -> None:
+        if row is None:
+            return
+        self._checker = HealthChecker(
+            partial(self._dataplane.infer_plainly, row),
+            self._manifest.options.check_interval_s,
+            self._take_check,
+        )
+        self._checker.start()
+
+    def _take_check(self, status: CheckStatus) -> None:
+        if status.state != self.health.check.state:
+            logger.info(
+                "health check: %s%s", status.state, f" ({status.last_error})" if status.failures else ""
+            )
+        self.health.check = status
+        self._grpc.tell_readiness()
 
     def _on_failed(self, error: BaseException) -> None:
         phase = self.health.phase
@@ -156,3 +188,9 @@ class Agent:
     def _from_thread(self, callback: Callable[[], None]) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback)
+
+
+async def _is_done(ending: asyncio.Future[Any], timeout_s: float) -> bool:
+    """Tell whether *ending* is done, *timeout_s* from now at the latest; it goes on if not."""
+    done, _ = await asyncio.wait({ending}, timeout=timeout_s)
+    return bool(done)

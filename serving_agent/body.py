@@ -1,51 +1,28 @@
-"""Reading an ASGI request body within its bound, and noticing that its client has gone."""
+"""Content encodings of bodies: gzip and deflate, both ways (RFC 9110 8.4). Pure."""
 
 from __future__ import annotations
 
-import asyncio
+import gzip
 import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from serving_agent.errors import InvalidRequestError, TooLargeError
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-T = TypeVar("T")
-
 ZLIB_OR_GZIP: Final = 32 + zlib.MAX_WBITS
 """zlib's window setting that recognises both headers by itself."""
+LEVEL: Final = 1
+"""Compression level of replies: floats gain little from higher ones, which take several times as long."""
+
+MAX_MEMBERS: Final = 4096
+"""Most gzip members of one body: writers that work in blocks make one for some 64 KiB."""
+PIECE_BYTES: Final = 64 * 1024
+"""What is unpacked at once: a member's end leaves a copy of what follows it in the piece."""
+
+Body = bytes | bytearray
 
 
-class ClientGoneError(Exception):
-    """The client closed its connection before the answer."""
-
-
-async def read_body(headers: dict[bytes, bytes], receive: Receive, max_bytes: int) -> bytes:
-    """Return the whole body, unpacked where it is gzip or deflate.
-
-    Raises TooLargeError above *max_bytes*, before and after unpacking, InvalidRequestError for an unknown or
-    broken encoding, and ClientGoneError.
-    """
-    declared = headers.get(b"content-length", b"")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
-    chunks: list[bytes] = []
-    size = 0
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        more = message.get("more_body", False)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-    return unpack(b"".join(chunks), headers.get(b"content-encoding", b"identity"), max_bytes)
-
-
-def unpack(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
-    """Return *body* without its content encoding. Raises TooLargeError or InvalidRequestError. Pure."""
+def unpack(body: Body, encoding: bytes, max_bytes: int) -> Body:
+    """Return *body* without its content encoding. Raises TooLargeError or InvalidRequestError."""
     name = encoding.decode("latin-1").strip().lower()
     if name in ("", "identity"):
         return body
@@ -53,36 +30,52 @@ def unpack(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
         raise InvalidRequestError(
             f"the content encoding {name[:40]!r} is not supported; use gzip, deflate or none"
         )
+    parts: list[bytes] = []
+    rest, room = memoryview(body), max_bytes
+    for _ in range(MAX_MEMBERS if name == "gzip" else 1):
+        content, used = _member(rest, name, room)
+        if len(content) > room:
+            raise TooLargeError(f"the body is larger than the limit of {max_bytes} bytes")
+        parts.append(content)
+        rest, room = rest[used:], room - len(content)
+        if not rest:
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+    raise InvalidRequestError(f"the body has {len(rest)} bytes behind the end of its {name} stream")
+
+
+def _member(data: memoryview, name: str, room: int) -> tuple[bytes, int]:
+    """Return the content of the first gzip member (or zlib stream) in *data*, and that one's own size.
+
+    What is larger than *room* bytes comes back as that and one more. Raises InvalidRequestError.
+    """
     unpacker = zlib.decompressobj(ZLIB_OR_GZIP)
-    try:
-        content = unpacker.decompress(body, max_bytes + 1)
-    except zlib.error:
-        raise InvalidRequestError(f"the body is not valid {name}") from None
-    if len(content) > max_bytes:
-        raise _too_large(max_bytes)
-    if not unpacker.eof:
+    parts: list[bytes] = []
+    used = size = 0
+    while size <= room and not unpacker.eof and used < len(data):
+        piece = data[used : used + PIECE_BYTES]
+        try:
+            parts.append(unpacker.decompress(piece, room - size + 1))
+        except zlib.error:
+            raise InvalidRequestError(f"the body is not valid {name}") from None
+        used += len(piece) - len(unpacker.unused_data)
+        size += len(parts[-1])
+    if size <= room and not unpacker.eof:
         raise InvalidRequestError(f"the body is cut off: its {name} stream does not end")
-    return content
+    return b"".join(parts), used
 
 
-async def answer_unless_gone(answer: Awaitable[T], receive: Receive) -> T:
-    """Return *answer*, or cancel it and raise ClientGoneError once the client disconnects."""
-    answering = asyncio.ensure_future(answer)
-    gone = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait((answering, gone), return_when=asyncio.FIRST_COMPLETED)
-        if answering.done():
-            return answering.result()
-        raise ClientGoneError
-    finally:
-        gone.cancel()
-        answering.cancel()
+def wanted_encoding(accept: bytes) -> bytes | None:
+    """Return the encoding a client asks for in its `accept-encoding`; None to send the body as it is.
+
+    Asking is naming gzip or deflate and nothing else. A list of encodings is what HTTP libraries send with
+    every request: it tells what they could read, and compressing tensors for all of them would cost more time
+    than it saves.
+    """
+    name = accept.strip().lower()
+    return name if name in (b"gzip", b"deflate") else None
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _too_large(max_bytes: int) -> TooLargeError:
-    return TooLargeError(f"the body is larger than the limit of {max_bytes} bytes")
+def pack(parts: tuple[bytes | memoryview, ...], encoding: bytes) -> bytes:
+    """Return the body made of *parts* in *encoding*: `gzip`, or `deflate` in zlib's form (RFC 9110)."""
+    body = b"".join(parts)
+    return gzip.compress(body, LEVEL, mtime=0) if encoding == b"gzip" else zlib.compress(body, LEVEL)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
-from serving_agent import validation
+from serving_agent import repository, response_cache, statistics, validation
+from serving_agent.batch import Inputs, copied
 from serving_agent.contract import wire
 from serving_agent.contract.manifest import Manifest
 from serving_agent.contract.signature import Signature, TensorSpec
-from serving_agent.errors import NotFoundError, NotReadyError
+from serving_agent.errors import AgentError, NotFoundError, NotReadyError
 from serving_agent.health import Health
 from serving_agent.inference_thread import InferenceThread
-from serving_agent.messages import InferReply, InferRequest
-from serving_agent.metrics import Metrics
+from serving_agent.measurements import Measurements
+from serving_agent.messages import InferReply, InferRequest, OutputTensor
+from serving_agent.metrics import Metrics, cuda_bytes, resident_bytes
+from serving_agent.response_cache import ResponseCache
+from serving_agent.tracing import tracer_for
+from serving_agent.work import Answer, Outcome, Work
 
 PLATFORM: Final = {
     "torchscript": "pytorch_libtorch",
@@ -21,20 +30,36 @@ PLATFORM: Final = {
 }
 """Format → `platform` in the model's metadata; any other format is its own name."""
 
+T = TypeVar("T")
+Specs = tuple[TensorSpec, ...]
+Done = Callable[[InferReply | AgentError], None]
+"""Told what becomes of a request, once, on the loop's thread."""
+
 
 class DataPlane:
     """Answers requests for the one model of a manifest; lives on the I/O loop's thread."""
 
-    def __init__(self, manifest: Manifest, health: Health, thread: InferenceThread, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        health: Health,
+        thread: InferenceThread,
+        measurements: Measurements,
+    ) -> None:
         self.manifest = manifest
         self.health = health
-        self.metrics = metrics
+        self.measurements = measurements
         self._thread = thread
+        self._cache = ResponseCache(manifest.options.cache)
+        self.metrics = Metrics(manifest, health, measurements, self._cache, thread)
+        self.tracer = tracer_for(manifest)
         self._signature: Signature | None = None
+        self._shares_batches = False
 
-    def open(self, signature: Signature) -> None:
-        """Take the signature that clients see; from now on requests can be checked against it."""
+    def open(self, signature: Signature, *, shares_batches: bool) -> None:
+        """Take the signature that clients see, and whether requests may share a batch."""
         self._signature = signature
+        self._shares_batches = shares_batches
 
     @property
     def signature(self) -> Signature:
@@ -80,18 +105,33 @@ class DataPlane:
     def model_config(self, name: str, version: str) -> dict[str, Any]:
         """Return Triton's model configuration, which NVIDIA's clients ask for.
 
-        `max_batch_size` 0 says that the shapes include the batch dimension. Raises NotFoundError or
-        NotReadyError.
+        Where requests share batches `max_batch_size` is the largest one's rows, and the dimensions are those
+        of one row; 0 says that they include the rows. Raises NotFoundError or NotReadyError.
         """
         self.check_model(name, version)
         signature = self.signature
-        return {
+        batched = self._shares_batches
+        config: dict[str, Any] = {
             "name": name,
             "platform": self.platform,
-            "max_batch_size": 0,
-            "input": [_config(spec) for spec in signature.inputs],
-            "output": [_config(spec) for spec in signature.outputs],
+            "max_batch_size": self.manifest.options.batching.max_rows if batched else 0,
+            "input": [_config(spec, batched=batched) for spec in signature.inputs],
+            "output": [_config(spec, batched=batched) for spec in signature.outputs],
         }
+        return config | ({"dynamic_batching": {}} if batched else {})
+
+    def model_statistics(self, name: str, version: str) -> dict[str, Any]:
+        """Return Triton's statistics of model *name*, empty for whichever. Raises NotFoundError."""
+        self.check_model(name or self.manifest.endpoint, version)
+        memory_bytes = {"rss": resident_bytes(), "cuda": cuda_bytes()}
+        return statistics.model_statistics(self.manifest, self.measurements, memory_bytes)
+
+    def repository_index(self, *, ready_only: bool) -> list[dict[str, str]]:
+        """Return the reply of Triton's repository index."""
+        health = self.health
+        return repository.index(
+            self.manifest, is_ready=health.is_ready, reason=health.phase, ready_only=ready_only
+        )
 
     @property
     def platform(self) -> str:
@@ -99,23 +139,123 @@ class DataPlane:
         return PLATFORM.get(self.manifest.format, self.manifest.format)
 
     async def infer(self, request: InferRequest) -> InferReply:
-        """Check *request*, run it on the inference thread and return the wanted outputs.
+        """Return the reply to *request*; cancelling the caller drops the work if it has not begun.
 
-        Raises NotFoundError, NotReadyError, InvalidRequestError, QueueFullError, DeadlineError, ModelError.
+        Raises what `submit` raises, DeadlineError, and ModelError.
+        """
+        answered: asyncio.Future[InferReply] = asyncio.get_running_loop().create_future()
+        work = self.submit(request, partial(_resolve, answered))
+        try:
+            return await answered
+        finally:
+            if work is not None:
+                self.cancel(work)
+
+    def submit(self, request: InferRequest, done: Done) -> Work | None:
+        """Check *request*, queue it and return its work; *done* is called once with the wanted outputs.
+
+        Where the cache holds the answer *done* is called before this returns None. Raises NotFoundError,
+        NotReadyError, TooManyError, InvalidRequestError, TooLargeError, QueueFullError, OverloadedError.
         """
         self.check_model(request.model, request.version)
         self.health.check_answering()
+        self.health.check_concurrency()
         signature = self.signature
         wanted = validation.select_outputs(signature, request.outputs)
-        inputs = validation.decode_inputs(signature, request.inputs, self.manifest.nan_policy)
-        answer = await self._thread.submit(inputs, self._timeout_s(request.timeout_s))
-        self.metrics.observe(answer.queue_s, answer.inference_s)
-        by_name = {output.name: output for output in answer.outputs}
-        return InferReply(request.id, tuple(by_name[spec.name] for spec in wanted))
+        inputs = validation.decode_inputs(
+            signature, request.inputs, self.manifest.nan_policy, self.manifest.limits.max_elements
+        )
+        request.inputs = ()  # the arrays hold what is needed of them
+        if self._cache.is_on:
+            return self._submit_cached(request, inputs, wanted, done)
+        return self._queue(request, inputs, partial(self._reply, request, wanted, done))
 
-    def _timeout_s(self, client_s: float | None) -> float:
+    async def infer_plainly(self, inputs: Inputs) -> tuple[OutputTensor, ...]:
+        """Return all outputs for *inputs*, past cache and request counts: the health checker's way.
+
+        Raises QueueFullError, OverloadedError, DeadlineError, ModelError.
+        """
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        test = InferRequest("", "", ())
+        work = self._queue(test, copied(inputs), partial(_resolve, answered), is_test=True)
+        try:
+            return (await answered).outputs
+        finally:
+            self.cancel(work)
+
+    def cancel(self, work: Work) -> None:
+        """Forget *work*: its client has gone."""
+        self._thread.cancel(work)
+
+    def _submit_cached(self, request: InferRequest, inputs: Inputs, wanted: Specs, done: Done) -> Work | None:
+        names = [spec.name for spec in wanted]
+        key = response_cache.key(self.manifest.digest, inputs, names, request.parameters)
+        outputs = self._cache.get(key, time.monotonic())
+        if outputs is None:
+            self.measurements.cache_misses += 1
+            return self._queue(request, inputs, partial(self._keep, key, request, wanted, done))
+        self.measurements.cache_hit(time.perf_counter() - request.arrived_s)
+        done(InferReply(request.id, outputs))
+        return None
+
+    def _keep(self, key: bytes, request: InferRequest, wanted: Specs, done: Done, outcome: Outcome) -> None:
+        self._reply(request, wanted, done, outcome)
+        if isinstance(outcome, Answer):
+            self._cache.put(key, selected(outcome.outputs, wanted), time.monotonic())
+
+    def _queue(
+        self,
+        request: InferRequest,
+        inputs: Inputs,
+        done: Callable[[Outcome], None],
+        *,
+        is_test: bool = False,
+    ) -> Work:
         own_s = self.manifest.limits.request_timeout_s
-        return own_s if client_s is None else max(0.0, min(own_s, client_s))
+        timeout_s = own_s if request.timeout_s is None else min(own_s, request.timeout_s)
+        shapes = tuple(array.shape[1:] for array in inputs.values())
+        work = Work(
+            inputs=inputs,
+            rows=next(iter(inputs.values())).shape[0] if self._shares_batches else 1,
+            group=(shapes, repr(request.parameters))
+            if self._shares_batches
+            else None,  # 1, 1.0 and true differ
+            parameters=request.parameters,
+            submitted_s=time.perf_counter(),
+            timeout_s=timeout_s,
+            deadline_s=request.arrived_s + timeout_s,
+            done=done,
+            is_test=is_test,
+        )
+        self._thread.submit(work)
+        return work
+
+    def _reply(self, request: InferRequest, wanted: Specs, done: Done, outcome: Outcome) -> None:
+        if isinstance(outcome, AgentError):
+            self.measurements.failed_after(time.perf_counter() - request.arrived_s)
+            done(outcome)
+        else:
+            self.measurements.request.observe(time.perf_counter() - request.arrived_s)
+            done(InferReply(request.id, selected(outcome.outputs, wanted)))
+        if self.tracer is not None:
+            self.tracer.record(request, outcome)
+
+
+def selected(outputs: Sequence[OutputTensor], wanted: Specs) -> tuple[OutputTensor, ...]:
+    """Return the *wanted* ones of *outputs*, in the order wanted."""
+    if len(outputs) == len(wanted) == 1:
+        return tuple(outputs)
+    by_name = {output.name: output for output in outputs}
+    return tuple(by_name[spec.name] for spec in wanted)
+
+
+def _resolve(future: asyncio.Future[T], outcome: T | AgentError) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, AgentError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def _metadata(spec: TensorSpec) -> dict[str, Any]:
@@ -127,5 +267,6 @@ def config_datatype(datatype: str) -> str:
     return "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}"
 
 
-def _config(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "data_type": config_datatype(spec.datatype), "dims": list(spec.shape)}
+def _config(spec: TensorSpec, *, batched: bool) -> dict[str, Any]:
+    dims = spec.shape[1:] if batched else spec.shape
+    return {"name": spec.name, "data_type": config_datatype(spec.datatype), "dims": list(dims)}

@@ -8,7 +8,9 @@
     │   └── TooLargeError        too_large
     ├── UnavailableError         try again later
     │   ├── NotReadyError        not_ready
-    │   └── QueueFullError       queue_full
+    │   ├── QueueFullError       queue_full
+    │   └── OverloadedError      overloaded
+    ├── TooManyError             too_many_requests
     ├── DeadlineError            deadline
     ├── ModelError               model_failed
     │   └── ModelMemoryError     model_memory
@@ -49,6 +51,11 @@ class MethodError(ClientError):
 
     code = "method_not_allowed"
 
+    def __init__(self, sentence: str, allowed: str = "") -> None:
+        """*allowed*: the HTTP methods that the route takes, for the `allow` header."""
+        super().__init__(sentence)
+        self.allowed = allowed
+
 
 class TooLargeError(ClientError):
     """The body is larger than the agent accepts."""
@@ -70,6 +77,18 @@ class QueueFullError(UnavailableError):
     """Too many requests wait for the inference thread."""
 
     code = "queue_full"
+
+
+class OverloadedError(UnavailableError):
+    """The answer would come after its deadline, as far as earlier batches tell."""
+
+    code = "overloaded"
+
+
+class TooManyError(AgentError):
+    """The endpoint's limit of requests at one time is reached."""
+
+    code = "too_many_requests"
 
 
 class DeadlineError(AgentError):
@@ -103,6 +122,8 @@ HTTP_STATUS: Final[dict[str, int]] = {
     "too_large": 413,
     "not_ready": 503,
     "queue_full": 503,
+    "overloaded": 503,
+    "too_many_requests": 429,
     "deadline": 504,
     "model_failed": 500,
     "model_memory": 500,
@@ -117,6 +138,8 @@ GRPC_STATUS: Final[dict[str, str]] = {
     "too_large": "RESOURCE_EXHAUSTED",
     "not_ready": "UNAVAILABLE",
     "queue_full": "UNAVAILABLE",
+    "overloaded": "UNAVAILABLE",
+    "too_many_requests": "RESOURCE_EXHAUSTED",
     "deadline": "DEADLINE_EXCEEDED",
     "model_failed": "INTERNAL",
     "model_memory": "INTERNAL",

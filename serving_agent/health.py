@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from typing import Final
 
 from serving_agent.contract.manifest import Manifest
-from serving_agent.contract.status import AgentStatus, Phase
-from serving_agent.errors import NotReadyError
+from serving_agent.contract.status import AgentStatus, CheckStatus, OptionsEffect, Phase
+from serving_agent.errors import NotReadyError, TooManyError
+from serving_agent.health_checker import is_unhealthy
 
 ANSWERING: Final[tuple[Phase, ...]] = ("ready", "draining")
 """Phases in which inference requests are answered."""
-HANGING_TIMEOUTS: Final = 2
-"""A request that has run for more than so many request timeouts hangs: nobody waits for it any more."""
+HANGING_GRACE_S: Final = 5.0
+"""A request that has run for so much longer than the request timeout hangs: nobody waits for it any more."""
 
 
 class Health:
@@ -33,6 +34,8 @@ class Health:
         self.timings_s: dict[str, float] = {}
         self.in_flight = 0
         self.device: str | None = None
+        self.check = CheckStatus()
+        self.effect: OptionsEffect | None = None
 
     def enter(self, phase: Phase, reason: str | None = None) -> None:
         """Move to *phase*. `draining` and `failed` are final: later start-up news does not undo them."""
@@ -43,26 +46,46 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        """Whether new clients should be sent here: not to a model that hangs on a request."""
-        hanging_s = HANGING_TIMEOUTS * self._manifest.limits.request_timeout_s
-        return self.phase == "ready" and self._busy_s() <= hanging_s
+        """Whether new clients should be sent here: not to a model that hangs, nor to one that fails tests."""
+        return self.phase == "ready" and not self.is_hanging and not is_unhealthy(self.check)
+
+    @property
+    def is_hanging(self) -> bool:
+        """Whether the model runs a request that nobody can be waiting for any more."""
+        return self._busy_s() > self._manifest.limits.request_timeout_s + HANGING_GRACE_S
 
     def check_answering(self) -> None:
         """Raise NotReadyError unless requests are answered."""
         if self.phase not in ANSWERING:
             raise NotReadyError(f"the model is not ready: the agent is {self.phase}")
+        if self.is_hanging:
+            raise NotReadyError("the model hangs on an earlier request; try again elsewhere")
+
+    def check_concurrency(self) -> None:
+        """Raise TooManyError where more requests are in flight than the endpoint allows."""
+        limit = self._manifest.options.max_concurrency
+        if limit is not None and self.in_flight > limit:
+            raise TooManyError(f"{limit} requests are being answered already, which is this endpoint's limit")
+
+    def begin_request(self) -> None:
+        """Count one request as in flight."""
+        self.in_flight += 1
+        self._idle.clear()
+
+    def end_request(self) -> None:
+        """Count it no longer."""
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self._idle.set()
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Count one request as in flight."""
-        self.in_flight += 1
-        self._idle.clear()
+        self.begin_request()
         try:
             yield
         finally:
-            self.in_flight -= 1
-            if self.in_flight == 0:
-                self._idle.set()
+            self.end_request()
 
     async def idle(self) -> None:
         """Return once no request is in flight."""
@@ -80,4 +103,6 @@ class Health:
             in_flight=self.in_flight,
             busy_s=self._busy_s(),
             device=self.device,
+            check=self.check,
+            effect=self.effect,
         )

@@ -1,66 +1,64 @@
-"""uvicorn inside the agent's own loop and life cycle."""
+"""The HTTP server inside the agent's own loop and life cycle."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
-from typing import Any, Final
-
-import uvicorn
+from collections.abc import Callable
+from functools import partial
+from typing import Final
 
 from serving_agent.addresses import BACKLOG
+from serving_agent.http_protocol import Connection, Exchange, Site
 
-KEEP_ALIVE_S: Final = 120
-"""Idle time after which a connection is closed: well above the gateway's, which never reuses a dying one."""
+TICK_S: Final = 1.0
 
 
 class HttpServer:
-    """Serves an ASGI application on an already bound socket."""
+    """Serves an application on an already bound socket."""
 
-    def __init__(self, app: Any) -> None:
-        config = uvicorn.Config(
-            app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            loop="none",
-            interface="asgi3",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            backlog=BACKLOG,
-        )
-        self._server = _Uvicorn(config)
-        self._serving: asyncio.Task[None] | None = None
+    def __init__(self, answer: Callable[[Exchange], None], max_body_bytes: int) -> None:
+        self._site = Site(answer, max_body_bytes)
+        self._server: asyncio.Server | None = None
+        self._ticking: asyncio.Task[None] | None = None
 
     async def start(self, listener: socket.socket) -> None:
         """Serve on *listener*; connections are answered once this returns."""
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
-        await self._server.listening.wait()
+        loop = asyncio.get_running_loop()
+        connect = partial(Connection, self._site)
+        if listener.family == socket.AF_UNIX:
+            self._server = await loop.create_unix_server(connect, sock=listener, backlog=BACKLOG)
+        else:
+            self._server = await loop.create_server(connect, sock=listener, backlog=BACKLOG)
+        self._ticking = loop.create_task(self._tick())
 
-    async def stop(self) -> None:
-        """Close idle connections, let running answers finish, and return."""
-        self._server.should_exit = True
-        if self._serving is not None:
-            await self._serving
+    def end_connections_after_answers(self) -> None:
+        """From now on every answer is its connection's last; clients that go on come back on another."""
+        self._site.is_closing = True
 
+    def close(self) -> None:
+        """Take no new connections and close idle ones; the others end with what is under way on them."""
+        if self._server is not None:
+            self._server.close()
+        self.end_connections_after_answers()
+        for connection in tuple(self._site.connections):
+            connection.end_when_idle()
 
-class _Uvicorn(uvicorn.Server):
-    """uvicorn's server without its signal handlers: the agent has its own."""
+    async def wait_closed(self) -> None:
+        """Return once no connection is open."""
+        await self._site.empty.wait()
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
+    async def abort(self) -> None:
+        """Cut the connections that are left, and end."""
+        for connection in tuple(self._site.connections):
+            connection.abort()
+        if self._ticking is not None:
+            self._ticking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._ticking
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._site.tick()

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from serving_agent.datatypes import Array
 
 
-@dataclass(frozen=True, slots=True)
-class JsonData:
-    """Tensor data as JSON carries it: nested or flat lists, row-major."""
+class JsonData(msgspec.Struct, frozen=True):
+    """Tensor data as JSON carries it: nested or flat lists, row-major, or `json_body.Numbers`."""
 
     values: Any
 
 
-@dataclass(frozen=True, slots=True)
-class RawData:
+class RawData(msgspec.Struct, frozen=True):
     """Tensor data in raw form (see `tensors`)."""
 
     content: memoryview | bytes
 
 
-@dataclass(frozen=True, slots=True)
-class FlatData:
+class FlatData(msgspec.Struct, frozen=True):
     """Tensor data as a flat sequence of scalars, from a protobuf's typed field."""
 
     values: Sequence[Any]
 
 
+Parameters = tuple[tuple[str, bool | int | float | str], ...]
+"""A request's own parameters, sorted by name; those of the protocol itself are not among them."""
+
 TensorData = JsonData | RawData | FlatData
 
 
-@dataclass(frozen=True, slots=True)
-class WireTensor:
+class WireTensor(msgspec.Struct, frozen=True):
     """One input as a client sent it, not yet checked."""
 
     name: str
@@ -43,8 +44,7 @@ class WireTensor:
     data: TensorData
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(msgspec.Struct):
     """One inference, not yet checked."""
 
     model: str
@@ -56,10 +56,14 @@ class InferRequest:
     id: str = ""
     timeout_s: float | None = None
     """How long the client waits; the agent's own limit applies too."""
+    parameters: Parameters = ()
+    traceparent: str = ""
+    """W3C trace context of the client's span; empty for none."""
+    arrived_s: float = msgspec.field(default_factory=time.perf_counter)
+    """When the agent had the whole request, on `time.perf_counter`'s clock."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutputTensor:
+class OutputTensor(msgspec.Struct, frozen=True):
     """One output: `array` has the protocol's shape."""
 
     name: str
@@ -67,9 +71,8 @@ class OutputTensor:
     array: Array
 
 
-@dataclass(frozen=True, slots=True)
-class InferReply:
+class InferReply(msgspec.Struct, frozen=True):
     """What the model answered."""
 
     id: str
-    outputs: tuple[OutputTensor, ...] = field(default=())
+    outputs: tuple[OutputTensor, ...] = ()

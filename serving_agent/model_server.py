@@ -2,13 +2,16 @@
 
 Writing a handler: subclass `ModelServer`, override what differs, and either add the module to
 `serving_agent/handlers/catalog.py` or name `module:Class` in the operator's allow-list. Hooks run on the
-inference thread, one request at a time, in `torch.inference_mode()`; import torch inside them, because the
-module itself is also listed by processes that must not load torch.
+inference thread, one batch at a time, in `torch.inference_mode()`; import torch inside them, because the
+module itself is also listed by processes that must not load torch. A batch is one request, or the rows of
+several with equal inner shapes and parameters; a handler whose rows depend on each other sets `row_wise` to
+False and gets each request alone.
 
     load_model(context)    once; keep what you need on self; raise StartError with a sentence if it cannot
     preprocess(inputs)     dict of numpy arrays as clients sent them → what predict takes
     predict(inputs)        the model itself
-    postprocess(outputs)   → dict of numpy arrays, one per output of `signature()`
+    postprocess(outputs)   → dict of numpy arrays, one per output of `signature()`; never written to again,
+                           because they are sent while the next batch already runs
 
 A handler that takes or returns other tensors than the artefact does says so in `served_signature`.
 """
@@ -22,9 +25,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from serving_agent import execution
+from serving_agent.contract.options import AS_STORED, Execution
 from serving_agent.contract.signature import Signature
 from serving_agent.datatypes import DATATYPE_OF_TORCH, FLOATS, NUMPY_TYPE, TORCH_NAME, Array
 from serving_agent.errors import ModelError, StartError
+from serving_agent.messages import Parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,6 +51,8 @@ class ModelContext:
     labels: tuple[str, ...]
     device: str
     """`cpu` or `cuda:N`."""
+    execution: Execution = AS_STORED
+    """How torch runs the model."""
 
     def load_artifact(self) -> LoadedModel:
         """Open the artefact on the device. Raises StartError."""
@@ -58,11 +66,15 @@ class ModelServer:
     """The handler's key in the catalogue."""
     title: ClassVar[str] = ""
     description: ClassVar[str] = ""
+    row_wise: ClassVar[bool] = True
+    """Whether each output row depends on the same input row alone, so that requests may share a batch."""
 
     context: ModelContext
     """Set before `load_model` is called."""
     model: LoadedModel
     """Set by the `load_model` of this class."""
+    parameters: Parameters = ()
+    """The request parameters of the present batch, set before `preprocess`."""
 
     @classmethod
     def applies_to(cls, format_name: str) -> bool:
@@ -101,7 +113,9 @@ class ModelServer:
     def postprocess(self, outputs: Mapping[str, Any]) -> Mapping[str, Array]:
         """Return arrays of the declared types. Raises ModelError where a type differs."""
         return {
-            spec.name: from_tensor(outputs[spec.name], spec.name, spec.datatype)
+            spec.name: from_tensor(
+                self.at_full_precision(outputs[spec.name], spec.datatype), spec.name, spec.datatype
+            )
             for spec in self.signature().outputs
         }
 
@@ -114,7 +128,15 @@ class ModelServer:
                 f"{datatype} inputs need a handler that reads them; `{self.name}` passes tensors only"
             )
         writable = array if array.flags.writeable else array.copy()
-        return torch.from_numpy(writable).to(self.context.device, getattr(torch, TORCH_NAME[datatype]))
+        tensor = torch.from_numpy(writable).to(self.context.device, getattr(torch, TORCH_NAME[datatype]))
+        return execution.laid_out(tensor, self.context.execution)
+
+    def at_full_precision(self, tensor: Tensor, datatype: str) -> Tensor:
+        """Return *tensor* in the declared type where autocast has lowered it; anything else as it is."""
+        import torch
+
+        lowered = self.context.execution.autocast != "off" and tensor.dtype == torch.bfloat16
+        return tensor.to(getattr(torch, TORCH_NAME[datatype])) if lowered and datatype in FLOATS else tensor
 
 
 def from_tensor(tensor: Tensor, name: str, datatype: str) -> Array:

@@ -12,20 +12,27 @@ from typing import Any
 
 import orjson
 
+from serving_agent import json_body
 from serving_agent.contract.signature import Signature, TensorSpec
 from serving_agent.errors import InvalidRequestError
+from serving_agent.json_body import Numbers
 from serving_agent.messages import InferReply, InferRequest, JsonData, WireTensor
-from serving_agent.rest_codec import json_values, parse_json
+from serving_agent.rest_codec import json_values
 
 
-def decode(body: bytes, model: str, signature: Signature) -> InferRequest:
+def decode(body: bytes | bytearray, model: str, signature: Signature) -> InferRequest:
     """Return the request in *body*. Raises InvalidRequestError."""
-    envelope = parse_json(body)
+    envelope = json_body.parse(body)
     if "input" not in envelope:
         raise InvalidRequestError("'input' is missing; send {\"input\": …}")
     if unknown := sorted(set(envelope) - {"input"}):
         raise InvalidRequestError(f'unknown key {unknown[0]!r}; send {{"input": …}}')
-    named = _by_name(envelope["input"], signature)
+    return request_of(envelope["input"], model, signature)
+
+
+def request_of(value: Any, model: str, signature: Signature) -> InferRequest:
+    """Return the request with *value* as its `input`. Raises InvalidRequestError."""
+    named = _by_name(value, signature)
     specs = {spec.name: spec for spec in signature.inputs}
     return InferRequest(
         model=model,
@@ -53,10 +60,15 @@ def _by_name(value: Any, signature: Signature) -> dict[str, Any]:
 def _tensor(name: str, value: Any, spec: TensorSpec | None) -> WireTensor:
     if spec is None:  # an unknown name: validation refuses it, naming the known ones
         return WireTensor(name, "", (), JsonData(value))
-    rows = [value] if _lacks_rows(value, spec) else value
-    if not isinstance(rows, list):
+    rows = with_row(value) if _lacks_rows(value, spec) else value
+    if not isinstance(rows, list | Numbers):
         raise InvalidRequestError(f"input {name!r}: data must be a list")
     return WireTensor(name, spec.datatype, nesting(rows), JsonData(rows))
+
+
+def with_row(value: Any) -> Any:
+    """Return one row's data as the data of a batch of one."""
+    return Numbers(value.values, (1, *value.sizes)) if isinstance(value, Numbers) else [value]
 
 
 def _lacks_rows(value: Any, spec: TensorSpec) -> bool:
@@ -65,6 +77,8 @@ def _lacks_rows(value: Any, spec: TensorSpec) -> bool:
 
 def nesting(value: Any) -> tuple[int, ...]:
     """Return the sizes of nested lists along their first elements; validation finds the ragged ones."""
+    if isinstance(value, Numbers):
+        return value.sizes
     sizes: list[int] = []
     while isinstance(value, Sequence) and not isinstance(value, str):
         sizes.append(len(value))

@@ -1,170 +1,270 @@
-"""The REST transport: a plain ASGI application over the dataplane.
-
-Routes are matched by splitting the path: the set is small and fixed. Error bodies are `{"error": sentence}`.
-"""
+"""The REST transport over the dataplane: routes, headers, statuses. Errors are `{"error": sentence}`."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 import orjson
 
-from serving_agent import predict_codec, rest_codec
-from serving_agent.body import ClientGoneError, answer_unless_gone, read_body
+from serving_agent import body, openapi, predecoding, predict_codec, repository, rest_codec, tracing
+from serving_agent.client_timeout import timeout_s
 from serving_agent.contract import wire
 from serving_agent.dataplane import DataPlane
-from serving_agent.errors import HTTP_STATUS, AgentError, MethodError, NotFoundError, UnavailableError
+from serving_agent.decode_thread import DecodeThread
+from serving_agent.errors import (
+    HTTP_STATUS,
+    AgentError,
+    MethodError,
+    NotFoundError,
+    TooManyError,
+    UnavailableError,
+)
+from serving_agent.http_message import Headers, Response, header_lines
+from serving_agent.http_protocol import Exchange
+from serving_agent.messages import InferReply, InferRequest
 
 logger = logging.getLogger(__name__)
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Headers = tuple[tuple[bytes, bytes], ...]
 
 TRANSPORT: Final = "rest"
 METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 RETRY_AFTER_S: Final = 1
-"""What a 503 tells clients to wait, in seconds: a queue drains and a rollout moves on in that time."""
+"""What a 503 or 429 tells clients to wait, in seconds: a queue drains and a rollout moves on in that time."""
+TRACEPARENT: Final = tracing.TRACEPARENT.encode()
+JSON_LENGTH: Final = wire.JSON_LENGTH_HEADER.encode()
+CLIENT_GONE: Final = 499
+"""nginx's code for a client that went away before its answer."""
+
+Encode = Callable[[InferReply], Response]
+Decoded = tuple[InferRequest, Encode]
+Page = Callable[[], Response]
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """One answer."""
+class Inference(msgspec.Struct, frozen=True):
+    """An inference route: the model it names and how its body is read."""
 
-    body: bytes
-    status: int = 200
-    content_type: bytes = rest_codec.JSON_TYPE
-    headers: Headers = field(default=())
+    model: str
+    version: str
+    decode: Callable[[Inference, Exchange], Decoded]
+    takes_binary: bool = True
+    """Whether binary tensors may follow the JSON."""
 
 
 class RestApp:
-    """The ASGI application of one agent."""
+    """Answers the exchanges of one agent's HTTP server."""
 
-    def __init__(self, dataplane: DataPlane) -> None:
+    def __init__(self, dataplane: DataPlane, decode_thread: DecodeThread) -> None:
         self._dataplane = dataplane
+        self._decode_thread = decode_thread
         manifest = dataplane.manifest
         self._version = str(manifest.version)
-        self._identity: Headers = (
-            (wire.VERSION_HEADER.encode(), manifest.version_ref.encode()),
-            (wire.DIGEST_HEADER.encode(), manifest.digest.encode()),
-        )
+        self._identity = header_lines({
+            wire.VERSION_HEADER: manifest.version_ref,
+            wire.DIGEST_HEADER: manifest.digest,
+        })  # fmt: skip
+        self._own_route = f"/v2/models/{manifest.endpoint}/infer"
+        self._own_inference = Inference(manifest.endpoint, "", self._infer)
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """Answer one HTTP request."""
-        if scope["type"] != "http":
-            return
-        path = scope["path"].rstrip("/") or "/"
-        try:
-            response = await self._answer(scope, path, receive)
-        except ClientGoneError:
-            return
-        await self._send(response, send)
+    def __call__(self, exchange: Exchange) -> None:
+        """Answer *exchange*, now or once the model has."""
+        inference = self._inference(exchange.path)
+        if inference is not None:
+            self._run(inference, exchange)
+        else:
+            exchange.answer(self._page(exchange), self._identity)
 
-    async def _answer(self, scope: MutableMapping[str, Any], path: str, receive: Receive) -> Response:
-        if inference := self._inference(path):
-            return await self._run_inference(inference, scope, receive)
-        try:
-            return self._get(scope["method"], path)
-        except AgentError as error:
-            return error_response(error)
-        except Exception:
-            logger.exception("a request could not be answered")
-            return internal_error()
+    # inference
 
     def _inference(self, path: str) -> Inference | None:
-        if path == "/predict":
-            return Inference(self._dataplane.manifest.endpoint, "", self._predict)
+        if path == self._own_route:
+            return self._own_inference
         match path.split("/"):
+            case ["", "predict"]:
+                return Inference(self._dataplane.manifest.endpoint, "", self._predict, takes_binary=False)
             case ["", "v2", "models", model, "infer"]:
                 return Inference(model, "", self._infer)
             case ["", "v2", "models", model, "versions", version, "infer"]:
                 return Inference(model, version, self._infer)
         return None
 
-    async def _run_inference(
-        self, inference: Inference, scope: MutableMapping[str, Any], receive: Receive
-    ) -> Response:
-        """Answer one inference request, counted once whatever becomes of it."""
-        status = 499  # nginx's code for a client that went away before its answer
-        with self._dataplane.health.running():
-            try:
-                response = await self._guarded(inference, scope, receive)
-                status = response.status
-            finally:
-                self._dataplane.metrics.answered(TRANSPORT, status)
-        return Response(
-            response.body, response.status, response.content_type, (*self._identity, *response.headers)
-        )
+    def _run(self, inference: Inference, exchange: Exchange) -> None:
+        """Answer one inference, counted once whatever becomes of it."""
+        self._dataplane.health.begin_request()
+        exchange.on_gone = partial(self._count, CLIENT_GONE)
+        self._attempt(exchange, partial(self._submit, inference, exchange))
 
-    async def _guarded(
-        self, inference: Inference, scope: MutableMapping[str, Any], receive: Receive
-    ) -> Response:
+    def _attempt(self, exchange: Exchange, step: Callable[[], None]) -> None:
+        """Take *step*, and answer *exchange* where it fails."""
         try:
-            if scope["method"] != "POST":
-                raise MethodError("this route takes POST")
-            self._dataplane.check_model(inference.model, inference.version)
-            headers: dict[bytes, bytes] = dict(scope["headers"])
-            body = await read_body(headers, receive, self._dataplane.manifest.limits.max_request_bytes)
-            return await answer_unless_gone(inference.answer(inference, headers, body), receive)
-        except AgentError as error:
-            return error_response(error)
-        except (ClientGoneError, asyncio.CancelledError):
-            raise
-        except Exception:
-            logger.exception("a request could not be answered")
-            return internal_error()
+            step()
+        except Exception as failure:  # noqa: BLE001 - this is the edge of a request; failed logs it
+            response, error = failed(failure)
+        else:
+            return
+        self._finish(exchange, response, error)
 
-    async def _infer(self, inference: Inference, headers: dict[bytes, bytes], body: bytes) -> Response:
-        length = headers.get(wire.JSON_LENGTH_HEADER.encode())
-        text = None if length is None else length.decode("latin-1")
-        decoded = rest_codec.decode(body, text, inference.model, inference.version)
-        reply = await self._dataplane.infer(
-            dataclasses.replace(decoded.request, timeout_s=timeout_s(headers))
-        )
-        encoded = rest_codec.encode(reply, inference.model, self._version, decoded)
-        if encoded.json_length is None:
-            return Response(encoded.body)
-        size = str(encoded.json_length).encode()
-        return Response(
-            encoded.body,
-            content_type=rest_codec.BINARY_TYPE,
-            headers=((wire.JSON_LENGTH_HEADER.encode(), size),),
-        )
-
-    async def _predict(self, inference: Inference, headers: dict[bytes, bytes], body: bytes) -> Response:
+    def _submit(self, inference: Inference, exchange: Exchange) -> None:
+        if exchange.error is not None:
+            raise exchange.error
+        if exchange.method != b"POST":
+            raise MethodError("this route takes POST", "POST")
+        self._dataplane.check_model(inference.model, inference.version)
         self._dataplane.health.check_answering()
-        request = predict_codec.decode(body, inference.model, self._dataplane.signature)
-        reply = await self._dataplane.infer(dataclasses.replace(request, timeout_s=timeout_s(headers)))
-        return Response(predict_codec.encode(reply))
+        if is_slow(inference, exchange):
+            self._decode_aside(inference, exchange)
+        else:
+            self._queue(exchange, inference.decode(inference, exchange))
 
-    def _get(self, method: str, path: str) -> Response:
-        answer = self._reader(path.split("/"))
-        if answer is None:
+    def _decode_aside(self, inference: Inference, exchange: Exchange) -> None:
+        """Have a large request read on another thread, then go on with it."""
+        self._dataplane.health.check_concurrency()
+        decoding = self._decode_thread.run(partial(decoded_fully, inference, exchange))
+        exchange.on_gone = partial(self._forget_decoding, decoding)
+        decoding.add_done_callback(partial(self._queue_decoded, exchange))
+
+    def _queue_decoded(self, exchange: Exchange, decoding: asyncio.Future[Decoded]) -> None:
+        if decoding.cancelled():
+            return
+        decoding.exception()  # has been looked at, also where nobody waits for it any more
+        if not exchange.is_over:
+            exchange.on_gone = partial(self._count, CLIENT_GONE)
+            self._attempt(exchange, lambda: self._queue(exchange, decoding.result()))
+
+    def _queue(self, exchange: Exchange, decoded: Decoded) -> None:
+        request, encode = decoded
+        exchange.body = b""  # the arrays hold what they need of it
+        work = self._dataplane.submit(request, partial(self._answer, exchange, encode))
+        if work is not None:
+            exchange.on_gone = partial(self._forget, work)
+
+    def _answer(self, exchange: Exchange, encode: Encode, outcome: InferReply | AgentError) -> None:
+        error: AgentError | None = None
+        try:
+            response = self._reply(exchange, encode, outcome)
+        except Exception as failure:  # noqa: BLE001 - this is the edge of a request; failed logs it
+            response, error = failed(failure)
+        self._finish(exchange, response, error)
+
+    def _reply(self, exchange: Exchange, encode: Encode, outcome: InferReply | AgentError) -> Response:
+        if isinstance(outcome, AgentError):
+            raise outcome
+        return self._packed(exchange, encode(outcome))
+
+    def _finish(self, exchange: Exchange, response: Response, error: AgentError | None = None) -> None:
+        """Send the answer and count it; without effect where the exchange is over and counted."""
+        if exchange.is_over:
+            return
+        try:
+            exchange.answer(response, self._identity)
+        finally:
+            self._count(response.status, error)
+
+    def _forget_decoding(self, decoding: asyncio.Future[Decoded]) -> None:
+        decoding.cancel()
+        self._count(CLIENT_GONE)
+
+    def _forget(self, work: Any) -> None:
+        self._dataplane.cancel(work)
+        self._count(CLIENT_GONE)
+
+    def _count(self, status: int, error: AgentError | None = None) -> None:
+        self._dataplane.health.end_request()
+        self._dataplane.measurements.answer(TRANSPORT, status, error)
+
+    def _infer(self, inference: Inference, exchange: Exchange) -> Decoded:
+        length = exchange.headers.get(JSON_LENGTH)
+        text = None if length is None else length.decode("latin-1")
+        decoded = rest_codec.decode(self._unpacked(exchange), text, inference.model, inference.version)
+        request = self._timed(decoded.request, exchange)
+        return request, partial(self._encode, inference.model, decoded.form)
+
+    def _encode(self, model: str, form: rest_codec.ReplyForm, reply: InferReply) -> Response:
+        encoded = rest_codec.encode(reply, model, self._version, form)
+        if encoded.json_length is None:
+            return Response(encoded.parts)
+        size = str(encoded.json_length).encode()
+        headers = ((JSON_LENGTH, size),)
+        return Response(encoded.parts, content_type=rest_codec.BINARY_TYPE, headers=headers)
+
+    def _predict(self, inference: Inference, exchange: Exchange) -> Decoded:
+        signature = self._dataplane.signature
+        request = predict_codec.decode(self._unpacked(exchange), inference.model, signature)
+        return self._timed(request, exchange), lambda reply: Response((predict_codec.encode(reply),))
+
+    def _unpacked(self, exchange: Exchange) -> body.Body:
+        encoding = exchange.headers.get(b"content-encoding")
+        if encoding is None:
+            return exchange.body
+        return body.unpack(exchange.body, encoding, self._dataplane.manifest.limits.max_request_bytes)
+
+    def _packed(self, exchange: Exchange, response: Response) -> Response:
+        encoding = body.wanted_encoding(exchange.headers.get(b"accept-encoding", b""))
+        if encoding is None:
+            return response
+        packed = body.pack(response.body, encoding)
+        headers = (*response.headers, (b"content-encoding", encoding))
+        return Response((packed,), response.status, response.content_type, headers)
+
+    def _timed(self, request: InferRequest, exchange: Exchange) -> InferRequest:
+        limits = [limit for limit in (request.timeout_s, timeout_s(exchange.headers)) if limit is not None]
+        request.arrived_s = exchange.arrived_s
+        request.timeout_s = min(limits, default=None)
+        request.traceparent = exchange.headers.get(TRACEPARENT, b"").decode("latin-1")
+        return request
+
+    # everything else
+
+    def _page(self, exchange: Exchange) -> Response:
+        try:
+            if exchange.error is not None:
+                raise exchange.error
+            return self._routed(exchange)
+        except Exception as failure:  # noqa: BLE001 - this is the edge of a request; failed logs it
+            return failed(failure)[0]
+
+    def _routed(self, exchange: Exchange) -> Response:
+        parts = exchange.path.split("/")
+        if parts[:3] == ["", "v2", "repository"]:
+            return self._repository(exchange, parts[3:])
+        page = self._reader(parts)
+        if page is None:
             raise NotFoundError("no such route")
-        if method != "GET":
-            raise MethodError("this route takes GET")
-        return answer()
+        if exchange.method not in (b"GET", b"HEAD"):
+            raise MethodError("this route takes GET", "GET, HEAD")
+        return page()
 
-    def _reader(self, parts: list[str]) -> Callable[[], Response] | None:
+    def _repository(self, exchange: Exchange, parts: list[str]) -> Response:
+        if exchange.method != b"POST":
+            raise MethodError("this route takes POST", "POST")
+        match parts:
+            case ["index"]:
+                ready_only = repository.wants_ready_only(bytes(self._unpacked(exchange)))
+                return json_response(self._dataplane.repository_index(ready_only=ready_only))
+            case ["models", model, "load" | "unload" as change]:
+                repository.refuse_change(self._dataplane.manifest, change, model)
+        raise NotFoundError("no such route")
+
+    def _reader(self, parts: list[str]) -> Page | None:
         match parts:
             case ["", "health"]:
-                return lambda: Response(msgspec.json.encode(self._dataplane.health.status()))
+                return lambda: Response((msgspec.json.encode(self._dataplane.health.status()),))
             case ["", "ready"]:
                 return lambda: self._readiness("ready")
             case ["", "metrics"]:
-                return lambda: Response(self._dataplane.metrics.render(), content_type=METRICS_TYPE)
+                return lambda: Response((self._dataplane.metrics.render(),), content_type=METRICS_TYPE)
+            case ["", "openapi.json"]:
+                return lambda: json_response(
+                    openapi.describe(self._dataplane.manifest, self._dataplane.signature)
+                )
             case ["", "v2", *rest]:
                 return self._protocol_reader(rest)
         return None
 
-    def _protocol_reader(self, parts: list[str]) -> Callable[[], Response] | None:
+    def _protocol_reader(self, parts: list[str]) -> Page | None:
         match parts:
             case []:
                 return lambda: json_response(self._dataplane.server_metadata())
@@ -172,18 +272,22 @@ class RestApp:
                 return lambda: json_response({"live": True})
             case ["health", "ready"]:
                 return lambda: self._readiness("ready")
+            case ["models", "stats"]:
+                return lambda: json_response(self._dataplane.model_statistics("", ""))
             case ["models", model, "versions", version, *rest]:
                 return self._model_reader(model, version, rest)
             case ["models", model, *rest]:
                 return self._model_reader(model, "", rest)
         return None
 
-    def _model_reader(self, model: str, version: str, rest: list[str]) -> Callable[[], Response] | None:
+    def _model_reader(self, model: str, version: str, rest: list[str]) -> Page | None:
         match rest:
             case []:
                 return lambda: json_response(self._dataplane.model_metadata(model, version))
             case ["config"]:
                 return lambda: json_response(self._dataplane.model_config(model, version))
+            case ["stats"]:
+                return lambda: json_response(self._dataplane.model_statistics(model, version))
             case ["ready"]:
                 return lambda: self._model_readiness(model, version)
         return None
@@ -196,44 +300,48 @@ class RestApp:
         ready = self._dataplane.model_ready(model, version)
         return json_response({"name": model, "ready": ready}, 200 if ready else 503)
 
-    async def _send(self, response: Response, send: Send) -> None:
-        headers = [
-            (b"content-type", response.content_type),
-            (b"content-length", str(len(response.body)).encode()),
-            *response.headers,
-        ]
-        if self._dataplane.health.phase == "draining":
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": response.body})
+
+def is_slow(inference: Inference, exchange: Exchange) -> bool:
+    """Tell whether reading the request takes long; a wrong length of its JSON part is found out quickly."""
+    content = exchange.body
+    is_packed = exchange.headers.get(b"content-encoding", b"identity") != b"identity"
+    length = exchange.headers.get(JSON_LENGTH) if inference.takes_binary else None
+    if length is None or is_packed or len(content) < predecoding.LARGE:
+        return predecoding.is_slow(content, len(content), is_packed=is_packed)
+    size = rest_codec.json_length(length.decode("latin-1"), len(content))
+    return predecoding.is_slow(content, size, is_packed=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Inference:
-    """An inference route: the model it names and how its body is answered."""
-
-    model: str
-    version: str
-    answer: Callable[[Inference, dict[bytes, bytes], bytes], Awaitable[Response]]
+def decoded_fully(inference: Inference, exchange: Exchange) -> Decoded:
+    """Return the request and how its reply is written, its tensors made arrays already; any thread's."""
+    request, encode = inference.decode(inference, exchange)
+    request.inputs = predecoding.with_arrays(request.inputs)
+    return request, encode
 
 
-def timeout_s(headers: dict[bytes, bytes]) -> float | None:
-    """Return how long the gateway still waits, in seconds, where it says so."""
-    text = headers.get(wire.TIMEOUT_HEADER.encode(), b"")
-    return int(text) / 1000 if text.isdigit() else None
+def failed(error: Exception) -> tuple[Response, AgentError | None]:
+    """Return how *error* is answered and counted; what is no AgentError is the agent's own and logged."""
+    if isinstance(error, AgentError):
+        return error_response(error), error
+    logger.error("a request could not be answered", exc_info=error)
+    return internal_error(), None
 
 
 def json_response(value: Any, status: int = 200) -> Response:
     """Return *value* as a JSON answer."""
-    return Response(orjson.dumps(value), status)
+    return Response((orjson.dumps(value),), status)
 
 
 def error_response(error: AgentError) -> Response:
     """Return the answer to a request that failed with *error*."""
-    retry = ((b"retry-after", str(RETRY_AFTER_S).encode()),) if isinstance(error, UnavailableError) else ()
-    return Response(orjson.dumps({"error": str(error)}), HTTP_STATUS[error.code], headers=retry)
+    headers: Headers = ()
+    if isinstance(error, UnavailableError | TooManyError):
+        headers = ((b"retry-after", str(RETRY_AFTER_S).encode()),)
+    elif isinstance(error, MethodError):
+        headers = ((b"allow", error.allowed.encode()),)
+    return Response((orjson.dumps({"error": str(error)}),), HTTP_STATUS[error.code], headers=headers)
 
 
 def internal_error() -> Response:
     """Return the answer to a request that the agent itself failed on; the log holds the traceback."""
-    return Response(orjson.dumps({"error": "the agent failed on this request; its log tells more"}), 500)
+    return Response((orjson.dumps({"error": "the agent failed on this request; its log tells more"}),), 500)

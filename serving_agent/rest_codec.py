@@ -8,12 +8,13 @@ JSON has no NaN: an output with NaN or infinite values is an error in JSON form 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import orjson
 
-from serving_agent import tensors
+from serving_agent import json_body, tensors
+from serving_agent import parameters as request_parameters
 from serving_agent.contract import wire
 from serving_agent.errors import InvalidRequestError, ModelError
 from serving_agent.messages import (
@@ -28,44 +29,44 @@ from serving_agent.messages import (
 
 JSON_TYPE: Final = b"application/json"
 BINARY_TYPE: Final = b"application/octet-stream"
+MAX_LENGTH_DIGITS: Final = 18
+"""Most digits of the header that tells the JSON part's size."""
 UNSUPPORTED: Final = ("shared_memory_region", "classification")
 """Tensor parameters that change the meaning of a request and that this agent does not know."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class ReplyForm(msgspec.Struct, frozen=True):
+    """Which outputs of a reply are wanted in binary form."""
+
+    named: frozenset[str] | None
+    """Those wanted so among the outputs that the request names; None where it names none."""
+    default: bool
+    """Whether the outputs of a request that names none are wanted so."""
+
+    def is_binary(self, output: str) -> bool:
+        """Tell whether *output* is wanted in binary form."""
+        return self.default if self.named is None else output in self.named
+
+
+class Decoded(msgspec.Struct, frozen=True):
     """A request and the form its reply is wanted in."""
 
     request: InferRequest
-    binary: frozenset[str]
-    """Outputs wanted in binary form by name."""
-    binary_default: bool
-    """Form of the outputs that the request does not name."""
+    form: ReplyForm
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(msgspec.Struct, frozen=True):
     """A reply's body; `json_length` is set where binary tensors follow the JSON."""
 
-    body: bytes
+    parts: tuple[bytes | memoryview, ...]
+    """Sent one after another: the JSON, then each binary tensor."""
     json_length: int | None = None
 
 
-def parse_json(body: bytes | memoryview) -> dict[str, Any]:
-    """Return the JSON object in *body*. Raises InvalidRequestError."""
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequestError(f"the body is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidRequestError("the body must be a JSON object")
-    return value
-
-
-def decode(body: bytes, json_length: str | None, model: str, version: str) -> Decoded:
-    """Return the request in *body*; *json_length* is the header's text. Raises InvalidRequestError."""
-    split = len(body) if json_length is None else _json_length(json_length, len(body))
-    envelope = parse_json(memoryview(body)[:split])
+def decode(body: bytes | bytearray, length: str | None, model: str, version: str) -> Decoded:
+    """Return the request in *body*; *length* is the header's text. Raises InvalidRequestError."""
+    split = len(body) if length is None else json_length(length, len(body))
+    envelope = json_body.parse(body if split == len(body) else bytes(memoryview(body)[:split]))
     tail = memoryview(body)[split:]
     parameters = _object(envelope, "parameters", "the request")
     outputs = [_output(item) for item in _list(envelope, "outputs", required=False)]
@@ -76,26 +77,25 @@ def decode(body: bytes, json_length: str | None, model: str, version: str) -> De
         inputs=_inputs(_list(envelope, "inputs", required=True), tail),
         outputs=tuple(name for name, _ in outputs),
         id=_text(envelope, "id", "the request", default=""),
+        timeout_s=request_parameters.timeout_s(parameters),
+        parameters=request_parameters.own(parameters),
     )
     binary = frozenset(name for name, wanted in outputs if (default if wanted is None else wanted))
-    return Decoded(request, binary, default)
+    return Decoded(request, ReplyForm(binary if outputs else None, default))
 
 
-def encode(reply: InferReply, model: str, version: str, decoded: Decoded) -> Encoded:
-    """Return the body of *reply* in the form *decoded* asks for. Raises ModelError (see the module)."""
-    named = bool(decoded.request.outputs)
+def encode(reply: InferReply, model: str, version: str, form: ReplyForm) -> Encoded:
+    """Return the body of *reply* in *form*. Raises ModelError (see the module)."""
     listed: list[dict[str, Any]] = []
-    raw: list[bytes] = []
+    raw: list[bytes | memoryview] = []
     for output in reply.outputs:
-        binary = output.name in decoded.binary if named else decoded.binary_default
-        listed.append(_binary_output(output, raw) if binary else _json_output(output))
+        is_binary = form.is_binary(output.name)
+        listed.append(_binary_output(output, raw) if is_binary else _json_output(output))
     envelope: dict[str, Any] = {"model_name": model, "model_version": version}
     if reply.id:
         envelope["id"] = reply.id
     head = orjson.dumps({**envelope, "outputs": listed}, option=orjson.OPT_SERIALIZE_NUMPY)
-    if not raw:
-        return Encoded(head)
-    return Encoded(b"".join((head, *raw)), len(head))
+    return Encoded((head, *raw), len(head) if raw else None)
 
 
 def json_values(output: OutputTensor) -> Any:
@@ -118,7 +118,7 @@ def _json_output(output: OutputTensor) -> dict[str, Any]:
     return {**_described(output), "data": json_values(flat)}
 
 
-def _binary_output(output: OutputTensor, raw: list[bytes]) -> dict[str, Any]:
+def _binary_output(output: OutputTensor, raw: list[bytes | memoryview]) -> dict[str, Any]:
     raw.append(tensors.to_raw(output.array, output.datatype))
     return {**_described(output), "parameters": {"binary_data_size": len(raw[-1])}}
 
@@ -127,8 +127,13 @@ def _described(output: OutputTensor) -> dict[str, Any]:
     return {"name": output.name, "datatype": output.datatype, "shape": list(output.array.shape)}
 
 
-def _json_length(text: str, size: int) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text[:20]) > size:
+def json_length(text: str, size: int) -> int:
+    """Return the size of the JSON part of a body of *size* bytes; *text* is the header's.
+
+    Raises InvalidRequestError.
+    """
+    is_number = text.isascii() and text.isdigit() and len(text) <= MAX_LENGTH_DIGITS
+    if not is_number or int(text) > size:
         raise InvalidRequestError(
             f"{wire.JSON_LENGTH_HEADER} must be the JSON part's size in bytes, at most the body's {size}"
         )
@@ -164,7 +169,8 @@ def _data(item: dict[str, Any], name: str, tail: memoryview) -> tuple[TensorData
     if size is None:
         if "data" not in item:
             raise InvalidRequestError(f"input {name!r} has no data")
-        return JsonData(item["data"]), 0
+        data = item["data"]
+        return JsonData(data), 0
     if type(size) is not int or not 0 <= size <= len(tail):
         raise InvalidRequestError(
             f"input {name!r}: binary_data_size {size!r} is more than the {len(tail)} bytes left"

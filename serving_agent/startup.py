@@ -6,26 +6,34 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from dataclasses import dataclass
 
-from serving_agent import device, limits, pipeline
+from serving_agent import device, examples, limits, row_independence, warm_up
+from serving_agent.batch import Inputs
 from serving_agent.contract.manifest import Manifest
 from serving_agent.contract.signature import Signature
-from serving_agent.contract.status import Phase
-from serving_agent.errors import ModelError
+from serving_agent.contract.status import OptionsEffect, Phase
 from serving_agent.formats import catalog as formats
 from serving_agent.handlers import catalog as handlers
 from serving_agent.model_server import ModelContext, ModelServer
 
 logger = logging.getLogger(__name__)
 
-WARM_UP_RUNS: Final = 3
-"""TorchScript's profiling executor optimises in the second run and is settled in the third."""
-OPEN_SIZES: Final = (8, 32, 224)
-"""Sizes tried in a warm-up for dimensions beyond the first that the signature leaves open."""
-
 EnterPhase = Callable[[Phase], None]
 RecordTiming = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A model that is ready to answer."""
+
+    server: ModelServer
+    row: Inputs | None
+    """Inputs of one row that the model has taken; None where no size out of our guesses suits it."""
+    effect: OptionsEffect | None
+    """Set where execution options are on and could be measured."""
+    shares_batches: bool
+    """Whether requests may run together."""
 
 
 class Startup:
@@ -36,8 +44,8 @@ class Startup:
         self._enter = enter
         self._record = record
 
-    def run(self) -> ModelServer:
-        """Return a warm handler. Raises StartError or whatever the model raises."""
+    def run(self) -> Started:
+        """Return the warm handler. Raises StartError or whatever the model raises."""
         manifest = self._manifest
         handler = handlers.get(manifest.handler, manifest.allowed_handlers)
         served = handler.served_signature(manifest.signature, manifest.labels)
@@ -51,8 +59,18 @@ class Startup:
             server.load_model(server.context)
         self._enter("warming")
         with self._timed("warm"):
-            warm_up(server)
-        return server
+            return self._warm_up(server)
+
+    def _warm_up(self, server: ModelServer) -> Started:
+        options = self._manifest.options
+        effect = None
+        row = warm_up.first_row(server, examples.read(self._manifest.examples, server.signature()))
+        if not options.execution.is_default:
+            effect = warm_up.optimise(server, options.execution, row)
+        shares_batches = row_independence.can_share_batches(server, row, options.batching)
+        if shares_batches and row is not None:
+            warm_up.warm_batches(server, row, options.batching)
+        return Started(server, row, effect, shares_batches)
 
     def _context(self, served: Signature) -> ModelContext:
         manifest = self._manifest
@@ -78,31 +96,3 @@ def import_torch(threads: int) -> None:
 
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
-
-
-def warm_up(server: ModelServer) -> None:
-    """Run the model on made-up inputs of one row, WARM_UP_RUNS times.
-
-    A failure on a fully declared signature raises: no client could do better. Where the signature leaves
-    inner sizes open the failure may be our guess's fault: after OPEN_SIZES the model is taken as it is, with
-    a warning.
-    """
-    guessing = any(-1 in spec.shape[1:] for spec in server.signature().inputs)
-    for open_size in OPEN_SIZES if guessing else OPEN_SIZES[:1]:
-        try:
-            _run_samples(server, open_size)
-        except Exception as error:
-            if not guessing or limits.is_out_of_memory(error):
-                raise
-            logger.info("warm-up with size %d did not work: %s", open_size, type(error).__name__)
-        else:
-            return
-    logger.warning("no warm-up: no size out of %s suits the open dimensions of the inputs", OPEN_SIZES)
-
-
-def _run_samples(server: ModelServer, open_size: int) -> None:
-    inputs = server.sample_inputs(open_size)
-    for _ in range(WARM_UP_RUNS):
-        outputs = pipeline.run(server, inputs)
-    if not outputs:
-        raise ModelError("the model's signature declares no outputs")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from serving_agent.datatypes import FLOATS, NUMPY_TYPE, Array, wire_size
 from serving_agent.errors import InvalidRequestError
 
 LITTLE_ENDIAN: Final = sys.byteorder == "little"
+SIZE: Final = struct.Struct("<I")
+"""What stands before a BYTES element."""
 
 
 def flatten(data: Sequence[Any], name: str) -> tuple[list[Any], tuple[int, ...]]:
@@ -27,8 +30,8 @@ def flatten(data: Sequence[Any], name: str) -> tuple[list[Any], tuple[int, ...]]
     """
     level: list[Any] = list(data)
     shape = [len(level)]
-    while level and any(isinstance(item, list) for item in level):
-        if not all(isinstance(item, list) for item in level):
+    while list in (kinds := set(map(type, level))):
+        if len(kinds) > 1:
             raise InvalidRequestError(f"input {name!r}: data mixes lists and values on one level")
         sizes = set(map(len, level))
         if len(sizes) > 1:
@@ -55,6 +58,23 @@ def from_values(values: Sequence[Any], datatype: str, name: str) -> Array:
         raise InvalidRequestError(_overflow(values, datatype, name)) from None
 
 
+def from_numbers(numbers: Array, datatype: str, name: str) -> Array:
+    """Return *numbers*, int64, uint64, float64 or of *datatype* already, as a flat array of *datatype*.
+
+    Raises InvalidRequestError where one does not fit.
+    """
+    if numbers.dtype == NUMPY_TYPE[datatype]:
+        return numbers
+    if datatype in FLOATS:
+        return _narrowed(numbers.astype(np.float64, copy=False), datatype, name)
+    if datatype in ("BOOL", "BYTES") or numbers.dtype == np.float64:
+        return from_values(numbers.tolist(), datatype, name)  # says which one does not fit
+    bounds = np.iinfo(NUMPY_TYPE[datatype])
+    if int(numbers.min()) < bounds.min or int(numbers.max()) > bounds.max:
+        raise InvalidRequestError(_overflow(numbers.tolist(), datatype, name))
+    return numbers.astype(NUMPY_TYPE[datatype], copy=False)
+
+
 def from_raw(data: memoryview | bytes, count: int, datatype: str, name: str) -> Array:
     """Return a flat array of *count* elements in raw form; it may share memory with *data*.
 
@@ -77,14 +97,15 @@ def from_raw(data: memoryview | bytes, count: int, datatype: str, name: str) -> 
     return _native(np.frombuffer(data, dtype=NUMPY_TYPE[datatype].newbyteorder("<")))
 
 
-def to_raw(array: Array, datatype: str) -> bytes:
-    """Return *array* in raw form."""
+def to_raw(array: Array, datatype: str) -> bytes | memoryview:
+    """Return *array* in raw form; it may be a view of it."""
     if datatype == "BYTES":
-        return b"".join(struct.pack("<I", len(item)) + item for item in array.ravel().tolist())
+        return b"".join([SIZE.pack(len(item)) + item for item in array.ravel().tolist()])
     if datatype == "BF16":
         bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
         return bytes((bits >> 16).astype("<u2").tobytes())
-    return bytes(np.ascontiguousarray(array, dtype=NUMPY_TYPE[datatype].newbyteorder("<")).tobytes())
+    plain = np.ascontiguousarray(array, dtype=NUMPY_TYPE[datatype].newbyteorder("<"))
+    return plain.reshape(-1).view(np.uint8).data
 
 
 def to_json(array: Array, datatype: str) -> Any:
@@ -113,17 +134,31 @@ def _allowed(datatype: str) -> set[type]:
 
 
 def _float_array(values: Sequence[Any], datatype: str, name: str) -> Array:
+    if datatype == "FP32" and (plain := _plain_floats(values)) is not None:
+        return plain
     try:
         exact = np.array(values, dtype=np.float64)
     except OverflowError:
         raise InvalidRequestError(_overflow(values, datatype, name)) from None
+    return _narrowed(exact, datatype, name)
+
+
+def _plain_floats(values: Sequence[Any]) -> Array | None:
+    """Return *values* as float32, the shortest way; None where one is out of range."""
+    try:
+        plain = np.frombuffer(memoryview(array("f", values)), np.float32)
+    except OverflowError:  # an integer that no double holds
+        return None
+    return plain if np.isfinite(plain).all() else None
+
+
+def _narrowed(exact: Array, datatype: str, name: str) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         array = exact.astype(NUMPY_TYPE[datatype], copy=False)
         if datatype == "BF16":
             array = _round_to_bf16(array)
-    if bool((np.isinf(array) & np.isfinite(exact)).any()):
-        worst = exact[np.isinf(array) & np.isfinite(exact)][0]
-        raise InvalidRequestError(f"input {name!r}: {worst!s} does not fit {datatype}")
+    if not np.isfinite(array).all() and (lost := np.isinf(array) & np.isfinite(exact)).any():
+        raise InvalidRequestError(f"input {name!r}: {exact[lost][0]!s} does not fit {datatype}")
     return array
 
 
@@ -134,9 +169,14 @@ def _round_to_bf16(array: Array) -> Array:
     return np.where(np.isnan(array), np.float32(np.nan), rounded)
 
 
-def _bytes_array(values: Iterable[Any], name: str) -> Array:
+def _bytes_array(values: Sequence[Any], name: str) -> Array:
     # not np.array: it would go through a fixed-width type and lose trailing zero bytes
-    return np.fromiter((_to_bytes(value, name) for value in values), dtype=object)
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        values = list(map(str.encode, values))
+    elif kinds - {bytes}:
+        values = [_to_bytes(value, name) for value in values]
+    return np.fromiter(values, dtype=object, count=len(values))
 
 
 def _to_bytes(value: Any, name: str) -> bytes:
@@ -152,15 +192,31 @@ def _bytes_from_raw(data: bytes, count: int, name: str) -> Array:
         raise InvalidRequestError(
             f"input {name!r}: {len(data)} bytes of data cannot hold {count} BYTES elements"
         )
+    items = _of_one_size(data, count)
+    return _bytes_array(_of_any_size(data, count, name) if items is None else items, name)
+
+
+def _of_one_size(data: bytes, count: int) -> list[bytes] | None:
+    """Return *count* BYTES elements whose sizes are equal; None where they are not."""
+    width, rest = divmod(len(data), max(count, 1))
+    if count < 1 or rest or width < SIZE.size:
+        return None
+    rows = np.frombuffer(data, np.uint8).reshape(count, width)
+    if (rows[:, : SIZE.size] != np.frombuffer(SIZE.pack(width - SIZE.size), np.uint8)).any():
+        return None
+    return [data[start : start + width - SIZE.size] for start in range(SIZE.size, len(data) + 1, width)]
+
+
+def _of_any_size(data: bytes, count: int, name: str) -> list[bytes]:
     items: list[bytes] = []
-    offset = 0
-    while offset + 4 <= len(data) and len(items) < count:
-        (size,) = struct.unpack_from("<I", data, offset)
-        items.append(data[offset + 4 : offset + 4 + size])
-        offset += 4 + size
+    offset, last, size_at = 0, len(data) - SIZE.size, SIZE.unpack_from
+    while offset <= last and len(items) < count:
+        start = offset + SIZE.size
+        offset = start + size_at(data, offset)[0]
+        items.append(data[start:offset])
     if offset != len(data) or len(items) != count:
         raise InvalidRequestError(f"input {name!r}: the data does not hold exactly {count} BYTES elements")
-    return _bytes_array(items, name)
+    return items
 
 
 def _native(array: Array) -> Array:

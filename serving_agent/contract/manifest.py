@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from serving_agent.contract.options import ServingOptions
 from serving_agent.contract.signature import Signature
 
 NanPolicy = Literal["reject", "pass"]
@@ -21,6 +22,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Requests waiting for the inference thread before new ones are answered 503."""
     request_timeout_s: float = 60.0
     """Time from arrival to answer before a request is answered 504."""
+    max_elements: int = 2**28
+    """Most elements of one tensor; checked against the declared shape before anything is allocated."""
     memory_bytes: int | None = None
     """Largest private memory of the agent's process (RLIMIT_DATA); None for no limit."""
     drain_s: float = 30.0
@@ -62,6 +65,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Whether NaN and Inf in floating-point inputs are refused with 400 or passed to the model."""
     allowed_handlers: tuple[str, ...] = ()
     limits: Limits = Limits()
+    options: ServingOptions = ServingOptions()
+    examples: Path | None = None
+    """JSON file with example inputs of one row, by input name, in `/predict`'s form: warm-up and the health
+    checker run them; None for made-up ones."""
+    otlp_endpoint: str | None = None
+    """Where OpenTelemetry traces go (OTLP over HTTP), e.g. `http://127.0.0.1:4318`; None for no traces."""
 
     @property
     def version_ref(self) -> str:

@@ -73,11 +73,22 @@ class PositionalModel:
     def __init__(self, module: Any, signature: Signature) -> None:
         self.module = module
         self._signature = signature
+        self._own = {_storage(tensor) for tensor in (*module.parameters(), *module.buffers())}
         self._inputs = tuple(spec.name for spec in signature.inputs)
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Run the module once."""
-        return name_outputs(self.module(*(inputs[name] for name in self._inputs)), self._signature)
+        """Run the module once; an output that is one of its own tensors is copied: it may change again."""
+        outputs = name_outputs(self.module(*[inputs[name] for name in self._inputs]), self._signature)
+        return {name: self._apart(value) for name, value in outputs.items()}
+
+    def _apart(self, value: Any) -> Any:
+        return value.clone() if _storage(value) in self._own else value
+
+
+def _storage(value: Any) -> int | None:
+    """Return where a tensor's memory begins; None for what is no tensor."""
+    storage = getattr(value, "untyped_storage", None)
+    return None if storage is None else int(storage().data_ptr())
 
 
 def _keys(result: Mapping[Any, Any]) -> str:

@@ -85,3 +85,23 @@ def test_a_state_dict_is_not_unpickled_by_torchscript(tmp_path):
     torch.save({"w": torch.zeros(1)}, tmp_path / "model.pt")
     with pytest.raises(RuntimeError):
         catalog.get("torchscript").load(tmp_path, "cpu", models.DIGITS)
+
+
+class KeepsItsAnswer(torch.nn.Module):
+    """Writes each answer into one buffer of its own and returns that."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("last", torch.zeros(1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last.copy_(x)
+        return self.last
+
+
+def test_an_answer_stays_as_it_is_while_the_next_one_is_made(tmp_path):
+    folder = models.save_torchscript(KeepsItsAnswer(), tmp_path / "model")
+    model = catalog.get("torchscript").load(folder, "cpu", models.SCALAR)
+    first = model({"x": torch.tensor([[1.0]])})["y"]
+    model({"x": torch.tensor([[2.0]])})
+    assert first.item() == 1.0

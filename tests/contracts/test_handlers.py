@@ -47,11 +47,11 @@ def server(request, artifacts):
 
 
 def outputs_of(server, **inputs):
-    return {output.name: output.array for output in pipeline.run(server, inputs)}
+    return {output.name: output.array for output in pipeline.run(server, inputs).outputs}
 
 
 def test_it_keeps_its_signature(server):
-    outputs = pipeline.run(server, server.sample_inputs(4))
+    outputs = pipeline.run(server, server.sample_inputs(4)).outputs
     assert [(output.name, output.datatype) for output in outputs] == [
         (spec.name, spec.datatype) for spec in server.signature().outputs
     ]

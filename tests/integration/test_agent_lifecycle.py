@@ -1,9 +1,11 @@
 """Starts that fail, hang or are cut short; draining under load."""
 
+import gzip
 import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,9 +14,14 @@ import time
 import grpc
 import httpx
 import pytest
+import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from torch import nn
 
+from serving_agent.agent import LAST_WORDS_S
 from serving_agent.contract.manifest import Limits
+from serving_agent.contract.signature import Signature, TensorSpec
+from serving_agent.health import HANGING_GRACE_S
 from tests.fakes import models
 from tests.fakes.agents import ROOT, make_manifest, start_agent
 
@@ -247,6 +254,190 @@ def test_a_request_that_outlives_the_drain_does_not_hold_the_process(tmp_path):
         assert answers[0].json() == {"error": "the agent is ending before it could answer; try again"}
 
 
+class RawClient:
+    """One HTTP connection on which a test sends and reads when it wants."""
+
+    def __init__(self, agent, **options):
+        host, _, port = agent.manifest.rest_address.rpartition(":")
+        self.socket = socket.socket()
+        if "receive_buffer" in options:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["receive_buffer"])
+        self.socket.settimeout(20)
+        self.socket.connect((host, int(port)))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def ask(self, body, send=None):
+        """Send a /predict request, only the first *send* bytes of its body."""
+        head = f"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}\r\n\r\n"
+        self.socket.sendall(head.encode() + body[:send])
+
+    def answer(self):
+        """The status, the headers and the body."""
+        content = b""
+        while b"\r\n\r\n" not in content:
+            content += self.receive()
+        head, _, body = content.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines)
+        while len(body) < int(headers["content-length"]):
+            body += self.receive()
+        return int(status.split()[1]), headers, body
+
+    def receive(self):
+        data = self.socket.recv(65536)
+        assert data, "the connection was cut"
+        return data
+
+
+def test_a_request_half_sent_at_the_end_is_awaited_and_answered(tmp_path, program):
+    """A client whose body dribbles in is waited for, beyond the grace; one that says nothing is not."""
+    limits = Limits(drain_grace_s=0.2, drain_s=20)
+    manifest = make_manifest(program, models.DIGITS, limits=limits)
+    body = json.dumps({"input": models.digits_data()[0][:1].tolist()}).encode()
+    with start_agent(manifest, tmp_path) as agent, RawClient(agent) as client, RawClient(agent) as idle:
+        client.ask(body, send=100)
+        agent.process.send_signal(signal.SIGTERM)
+        assert idle.socket.recv(1) == b"", "the grace is over"
+        for place in range(100, len(body), 100):
+            client.socket.sendall(body[place : place + 100])
+        status, headers, _ = client.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        assert agent.process.wait(10) == 0
+        assert "still ran" not in agent.log
+
+
+class Widens(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.repeat(1, 2_000_000)
+
+
+def test_a_large_answer_is_read_to_its_end_by_a_slow_client(tmp_path):
+    """20 MB that take longer than last words may: the agent waits while its answer is being read."""
+    signature = Signature(models.SCALAR.inputs, (TensorSpec("y", "FP32", (-1, 2_000_000)),))
+    folder = models.save_torchscript(Widens(), tmp_path / "model")
+    limits = Limits(drain_grace_s=0.0, drain_s=30)
+    manifest = make_manifest(folder, signature, limits=limits)
+    with start_agent(manifest, tmp_path) as agent, RawClient(agent, receive_buffer=65536) as client:
+        client.ask(b'{"input": [[123456.5]]}')
+        first = client.receive()
+        agent.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            agent.process.wait(2 * LAST_WORDS_S + 1.0)
+        head, _, body = first.partition(b"\r\n\r\n")
+        size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        assert size > 15_000_000
+        received = len(body)
+        while received < size:
+            received += len(client.receive())
+        assert client.socket.recv(1) == b""
+        assert agent.process.wait(10) == 0
+        assert "still ran" not in agent.log
+
+
+def test_an_answer_that_nobody_reads_is_cut_at_the_end_of_the_drain(tmp_path):
+    signature = Signature(models.SCALAR.inputs, (TensorSpec("y", "FP32", (-1, 2_000_000)),))
+    folder = models.save_torchscript(Widens(), tmp_path / "model")
+    limits = Limits(drain_grace_s=0.0, drain_s=0.5)
+    manifest = make_manifest(folder, signature, limits=limits)
+    with start_agent(manifest, tmp_path) as agent, RawClient(agent, receive_buffer=65536) as client:
+        client.ask(b'{"input": [[123456.5]]}')
+        client.receive()
+        agent.process.send_signal(signal.SIGTERM)
+        assert agent.process.wait(10) == 0
+        assert "connections were cut with requests under way" in agent.log
+
+
+def silence_while(agent, ask):
+    """The answer of *ask*, and the longest time in which `/health` did not answer meanwhile, in seconds."""
+    answers, longest_s = [], 0.0
+    asking = threading.Thread(target=lambda: answers.append(ask()))
+    with agent.http as http:
+        http.get("/health")
+        asking.start()
+        while asking.is_alive():
+            began_s = time.monotonic()
+            assert http.get("/health").status_code == 200
+            longest_s = max(longest_s, time.monotonic() - began_s)
+        asking.join()
+    return answers[0], longest_s
+
+
+TEXT = Signature((TensorSpec("x", "BYTES", (-1,)),), (TensorSpec("y", "INT64", (-1,)),))
+COUNT = 4_000_000
+SLOW_BODIES = {
+    "nested": (b'{"input": [' + b",".join([b"[1]"] * COUNT) + b"]}", {}, 400),
+    "ragged": (b'{"input": [' + b",".join([b"[1]"] * COUNT) + b",[1,2]]}", {}, 413),
+    "texts": (b'{"input": [' + b",".join([b'"a"'] * COUNT) + b"]}", {}, 200),
+    "packed": (gzip.compress(b'{"input": [' + b",".join([b'"a"'] * COUNT) + b"]}", 1), {
+        "content-encoding": "gzip"}, 200),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """An agent whose model takes texts and answers their sizes."""
+    folder = tmp_path_factory.mktemp("reader")
+    handler = "tests.fakes.text_handlers:Sizes"
+    manifest = make_manifest(
+        folder, TEXT, handler=handler, allowed_handlers=(handler,), limits=Limits(drain_grace_s=0.0)
+    )
+    with start_agent(manifest, folder / "agent") as agent:
+        yield agent
+
+
+@pytest.mark.parametrize("kind", sorted(SLOW_BODIES))
+def test_health_answers_while_a_large_body_is_read(reader, kind):
+    content, headers, status = SLOW_BODIES[kind]
+
+    def ask():
+        with reader.http as http:
+            return http.post("/predict", content=content, headers=headers, timeout=120)
+
+    reply, longest_s = silence_while(reader, ask)
+    assert reply.status_code == status, reply.text[:300]
+    assert longest_s < 1.0
+    assert list(reply.json()) == (["predictions"] if status == 200 else ["error"])
+
+
+def test_health_answers_while_many_binary_texts_are_read(reader):
+    items = (1).to_bytes(4, "little") + b"a" + bytes(4 * (COUNT - 1))
+    tensor = {
+        "name": "x",
+        "datatype": "BYTES",
+        "shape": [COUNT],
+        "parameters": {"binary_data_size": len(items)},
+    }
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    headers = {"inference-header-content-length": str(len(head))}
+
+    def ask():
+        with reader.http as http:
+            return http.post("/v2/models/digits/infer", content=head + items, headers=headers, timeout=120)
+
+    reply, longest_s = silence_while(reader, ask)
+    assert reply.status_code == 200, reply.text[:300]
+    assert longest_s < 1.0
+    assert len(reply.content) > 8 * COUNT
+
+
+def test_a_client_that_leaves_while_its_body_is_read_is_forgotten(reader):
+    content = SLOW_BODIES["texts"][0]
+    with RawClient(reader) as client:
+        client.ask(content)
+        while reader.status()["in_flight"] == 0:
+            time.sleep(0.01)
+    while reader.status()["in_flight"] > 0:
+        time.sleep(0.01)
+    with reader.http as http:
+        assert http.post("/predict", json={"input": ["abc", ""]}).json() == {"predictions": [3, 0]}
+        assert 'model_requests_total{code="499"' in http.get("/metrics").text
+
+
 def test_a_model_that_hangs_on_a_request_is_not_ready(tmp_path):
     folder = models.save_torchscript(models.Slow(), tmp_path / "model")
     limits = Limits(request_timeout_s=0.2, drain_grace_s=0.0)
@@ -255,7 +446,7 @@ def test_a_model_that_hangs_on_a_request_is_not_ready(tmp_path):
         assert grpc_health(agent) == "SERVING"
         with agent.http as http:
             assert http.post("/predict", json={"input": [[1e6]]}).status_code == 504
-            while (status := agent.status())["busy_s"] <= 0.4:
+            while (status := agent.status())["busy_s"] <= 0.2 + HANGING_GRACE_S:
                 time.sleep(0.01)
             assert (status["phase"], status["in_flight"]) == ("ready", 0)
             assert http.get("/ready").status_code == 503

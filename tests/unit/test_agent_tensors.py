@@ -2,7 +2,8 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving_agent import tensors
@@ -33,7 +34,17 @@ def test_bytes_tensors_survive_a_round_trip(items):
     assert tensors.to_raw(array, "BYTES") == raw
 
 
-@given(st.sampled_from(DATATYPES), st.binary(max_size=40), st.integers(0, 2**70))
+@given(st.integers(0, 9), st.integers(1, 300))
+def test_bytes_of_one_size_are_split_as_any_others_are(size, count):
+    items = [bytes([number % 7] * size) for number in range(count)]
+    raw = b"".join(struct.pack("<I", len(item)) + item for item in items)
+    assert tensors.from_raw(raw, count, "BYTES", "x").tolist() == items
+    for wrong in (raw + b"\0" * 4, raw[:-1], b"\xff\xff\xff\xff" + raw[4:]):
+        with pytest.raises(InvalidRequestError, match="BYTES elements"):
+            tensors.from_raw(wrong, count, "BYTES", "x")
+
+
+@given(st.sampled_from(DATATYPES), st.binary(max_size=40), st.integers(-2, 2**70))
 def test_any_raw_data_is_a_tensor_or_a_sentence(datatype, content, count):
     try:
         array = tensors.from_raw(content, count, datatype, "x")
@@ -88,13 +99,53 @@ def test_misfits_are_named(datatype, value, sentence):
     assert str(caught.value) == f"input 'x': {sentence}"
 
 
+NUMBERS = st.one_of(
+    st.tuples(st.just(np.int64), st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5)),
+    st.tuples(st.just(np.int64), st.lists(st.integers(-70_000, 70_000), min_size=1, max_size=5)),
+    st.tuples(st.just(np.int64), st.lists(st.integers(-3, 300), min_size=1, max_size=5)),
+    st.tuples(st.just(np.uint64), st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=5)),
+    st.tuples(
+        st.just(np.float64),
+        st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.floats(-9, 9), min_size=1, max_size=5),
+    ),
+)
+"""The type and the values of a list of numbers as `json_body` hands it on."""
+
+
+def outcome(convert, values, datatype):
+    try:
+        array = convert(values, datatype, "x")
+    except InvalidRequestError as error:
+        return str(error)
+    return array.dtype, array.tolist()
+
+
+@settings(max_examples=400)
+@given(NUMBERS, st.sampled_from(DATATYPES))
+def test_numbers_in_an_array_are_taken_and_refused_as_those_in_a_list(numbers, datatype):
+    dtype, values = numbers
+    array = np.array(values, dtype=dtype)
+    assert outcome(tensors.from_numbers, array, datatype) == outcome(tensors.from_values, values, datatype)
+
+
+@pytest.mark.parametrize("datatype", [name for name in DATATYPES if "INT" in name])
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_the_bounds_of_every_integer_type_fit_and_nothing_beyond(datatype, dtype):
+    bounds, given_bounds = np.iinfo(NUMPY_TYPE[datatype]), np.iinfo(dtype)
+    for value in (bounds.min - 1, bounds.min, bounds.max, bounds.max + 1):
+        if given_bounds.min <= value <= given_bounds.max:
+            fits = bounds.min <= value <= bounds.max
+            found = outcome(tensors.from_numbers, np.array([value], dtype), datatype)
+            assert found == ((NUMPY_TYPE[datatype], [value]) if fits else found)
+            assert isinstance(found, str) != fits
+
+
 def test_bytes_keep_trailing_zeros():
     assert tensors.from_values([b"a\0", "b"], "BYTES", "x").tolist() == [b"a\0", b"b"]
 
 
 @given(st.floats(width=32, allow_nan=False, max_value=2.0**127, min_value=-(2.0**127)))
 def test_bf16_is_the_nearest_value(value):
-    torch = pytest.importorskip("torch")
     array = tensors.from_values([value], "BF16", "x")
     assert array[0] == torch.tensor([value], dtype=torch.bfloat16).float().item()
 
