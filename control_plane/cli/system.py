@@ -1,4 +1,4 @@
-"""`status`, `events`, `jobs`, `example`, `apply`: the system as a whole."""
+"""`status`, `events`, `jobs`, `example`, `apply`, `export`: the system as a whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Page = Annotated[int, typer.Option(min=1)]
 
 def add_to(app: typer.Typer) -> None:
     """Register these commands."""
-    for function in (status, events, jobs, example, apply):
+    for function in (status, events, jobs, example, apply, export):
         command(app)(function)
 
 
@@ -114,4 +114,11 @@ def apply(
         session.out.line(("would: " if dry_run else "") + change["sentence"])
     if not answer["changes"]:
         session.out.line("nothing to change")
+    session.out.document(answer)
+
+
+def export(session: Session) -> None:
+    """Print every endpoint as a deployments file; applying it brings them back to what they are now."""
+    answer = session.api.get("/deployments")
+    session.out.line(answer["document"].rstrip("\n"))
     session.out.document(answer)

@@ -6,9 +6,13 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
+import msgspec
+
 from control_plane.cli.client import Client, Json, part
 from control_plane.cli.failures import FailedError
 from control_plane.cli.output import Output, timings
+from control_plane.ui.viewmodels.serving_options import effect_words
+from serving_agent.contract.status import OptionsEffect
 
 POLL_S: Final = 0.2
 FINAL_JOB_STATES: Final = frozenset({"succeeded", "failed", "cancelled"})
@@ -55,6 +59,15 @@ def breakdowns(view: Json) -> list[str]:
         f"agent {agent['id']}: {timings(agent['timings_s'])}"
         for agent in reversed(view["agents"])
         if agent["phase"] == "ready" and agent["version_ref"] == view["version_ref"]
+    ]
+
+
+def effects(view: Json) -> list[str]:
+    """One line per ready agent whose execution options were measured: what they change."""
+    return [
+        f"agent {agent['id']}: {effect_words(msgspec.convert(agent['effect'], OptionsEffect))}"
+        for agent in reversed(view["agents"])
+        if agent["phase"] == "ready" and agent["effect"]
     ]
 
 

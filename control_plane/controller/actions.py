@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from control_plane.controller.snapshot import ProcessSeen
-from control_plane.domain.endpoint import AgentPhase, ServingSpec
+from control_plane.domain.endpoint import AgentPhase, HealthCheck, ServingSpec
 from control_plane.gateway.traffic_plan import TrafficPlan
+from serving_agent.contract.status import OptionsEffect
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,16 @@ class RecordPhase:
     phase: AgentPhase
     timings_s: Mapping[str, float]
     device: str | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecordCheck:
+    """Note what the agent says of its test inferences, and what its execution options change."""
+
+    agent_id: str
+    check: HealthCheck
+    effect: OptionsEffect | None
     at: float
 
 
@@ -135,6 +146,7 @@ class RemoveEndpoint:
 Action = (
     RecordProcess
     | RecordPhase
+    | RecordCheck
     | RecordInTraffic
     | FailAgent
     | EndAgent

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import psutil
 from sqlalchemy.orm import Session
@@ -9,8 +11,9 @@ from sqlalchemy.orm import Session
 from control_plane.config import Settings
 from control_plane.domain.endpoint import ServingSpec
 from control_plane.errors import NotFoundError
+from control_plane.registry import endpoints
 from control_plane.registry.artifacts import ArtifactStore
-from control_plane.registry.tables import Agent, Endpoint, Version
+from control_plane.registry.tables import Agent, Endpoint, Examples, Version
 from serving_agent.contract.manifest import Limits, Manifest
 from serving_agent.contract.signature import Signature
 
@@ -25,7 +28,7 @@ def manifest(db: Session, settings: Settings, agent_id: str) -> Manifest:
     store = ArtifactStore(settings.artifacts_dir)
     if not store.holds(version.artifact_digest):
         raise NotFoundError(f"the files of {version.ref} are missing from the artefact store")
-    spec = msgspec.convert(row.spec, ServingSpec)
+    spec = endpoints.spec_of(row)
     return Manifest(
         agent_id=row.id,
         endpoint=endpoint.name,
@@ -43,7 +46,21 @@ def manifest(db: Session, settings: Settings, agent_id: str) -> Manifest:
         labels=tuple(version.labels),
         allowed_handlers=settings.handlers,
         limits=Limits(memory_bytes=memory_limit(settings, spec), drain_s=settings.drain_timeout_s),
+        options=spec.options,
+        otlp_endpoint=settings.otlp_endpoint or None,
     )
+
+
+def examples(db: Session, agent_id: str) -> dict[str, Any] | None:
+    """The version's first example input as one row a tensor, by name; None when it has none that fits."""
+    row = db.get(Agent, agent_id)
+    version = db.get(Version, row.version_id) if row else None
+    kept = db.get(Examples, version.id) if version else None
+    if version is None or kept is None or not kept.items:
+        return None
+    inputs = kept.items[0]["inputs"]
+    names = {tensor["name"] for tensor in version.signature["inputs"]}
+    return {name: [value] for name, value in inputs.items()} if set(inputs) == names else None
 
 
 def memory_limit(settings: Settings, spec: ServingSpec) -> int:

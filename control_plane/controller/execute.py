@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from functools import singledispatchmethod
+from typing import Any
 
 from control_plane.config import Settings
 from control_plane.controller import actions as act
@@ -64,6 +65,11 @@ class Executor:
         logger.info("agent %s is %s", action.agent_id, action.phase.value)
 
     @_do.register
+    def _(self, action: act.RecordCheck) -> None:
+        with self._lease.write() as db:
+            records.record_check(db, action)
+
+    @_do.register
     def _(self, action: act.RecordInTraffic) -> None:
         with self._lease.write() as db:
             records.record_in_traffic(db, action)
@@ -97,11 +103,11 @@ class Executor:
     def _(self, action: act.StartAgent) -> None:
         self._lease.check()
         try:
-            manifest = self._manifest(action.agent_id)
+            manifest, examples = self._assignment(action.agent_id)
         except NotFoundError as error:
             self._could_not_start(action.agent_id, error)
             return
-        self._start(manifest)
+        self._start(manifest, examples)
 
     @_do.register
     def _(self, action: act.DrainAgent) -> None:
@@ -139,13 +145,14 @@ class Executor:
             self._platform.forget(agent_id)
         logger.info("endpoint %s is gone", action.endpoint)
 
-    def _manifest(self, agent_id: str) -> Manifest:
+    def _assignment(self, agent_id: str) -> tuple[Manifest, dict[str, Any] | None]:
         with session.read(self._lease.engine) as db:
-            return assignments.manifest(db, self._settings, agent_id)
+            manifest = assignments.manifest(db, self._settings, agent_id)
+            return manifest, assignments.examples(db, agent_id)
 
-    def _start(self, manifest: Manifest) -> None:
+    def _start(self, manifest: Manifest, examples: dict[str, Any] | None) -> None:
         try:
-            process = self._platform.start(manifest)
+            process = self._platform.start(manifest, examples)
         except UnavailableError as error:
             self._could_not_start(manifest.agent_id, error)
             return

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
-from control_plane.controller.actions import Action, EndAgent, FailAgent, RecordPhase, RecordProcess
+from control_plane.controller.actions import (
+    Action,
+    EndAgent,
+    FailAgent,
+    RecordCheck,
+    RecordPhase,
+    RecordProcess,
+)
 from control_plane.controller.snapshot import AgentSeen, ExitSeen, Limits
-from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase
+from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, HealthCheck
+from serving_agent.contract.status import CheckStatus
 
 _ORDER = (AgentPhase.STARTING, AgentPhase.LOADING, AgentPhase.WARMING, AgentPhase.READY)
 _LOST = ExitSeen("its process is gone and left no reason", None)
+
+UNREADY_FAILURES: Final = 3
+"""So many failed tests in a row make an agent say that it is not ready."""
+FIRST_TEST_S: Final = 5.0
+"""So long after ready an agent's first test is waited for before it may take over from others."""
+RECORD_EVERY_S: Final = 30.0
+"""What changes between healthy and not at every test is not written more often than this."""
 
 Judged = tuple[AgentSeen, tuple[Action, ...]]
 
@@ -23,7 +39,9 @@ def judge(agent: AgentSeen, now: float, limits: Limits) -> Judged:
     complaint = _complaint(agent, now, limits)
     if complaint is not None:
         return _fail(agent, ExitSeen(complaint, None), now)
-    return _advance(agent, now)
+    agent, advanced = _advance(agent, now)
+    agent, learned = _check(agent, now)
+    return agent, (*advanced, *learned)
 
 
 def servable(agent: AgentSeen, limits: Limits) -> bool:
@@ -33,6 +51,68 @@ def servable(agent: AgentSeen, limits: Limits) -> bool:
     if agent.status is None:
         return agent.silent_s < limits.silent_unready_s
     return agent.status.phase == "ready"
+
+
+def failing(agent: AgentSeen) -> bool:
+    """Whether the model has failed its own tests so often in a row that the agent says it is not ready.
+
+    The last known verdict holds while the agent is silent.
+    """
+    if agent.status is None:
+        return agent.check.failing
+    return agent.status.check.failures >= UNREADY_FAILURES
+
+
+def proven(agent: AgentSeen, now: float) -> bool:
+    """Whether it may take over from agents that serve: it has passed a test of its own, or runs none.
+
+    A first test that cannot be run in time says nothing, and is not waited for longer than FIRST_TEST_S.
+    """
+    if agent.spec.options.check_interval_s == 0 or agent.check.passed:
+        return True
+    if agent.ready_at is None or (agent.status is not None and agent.status.check.failures):
+        return False
+    return now - agent.ready_at >= FIRST_TEST_S
+
+
+def verdict(agent: AgentSeen) -> str:
+    """Why an agent that is not fit to serve is given up, in one sentence."""
+    error = (agent.status.check.last_error if agent.status else None) or agent.check.last_error
+    return f"its test inference has failed for {agent.failing_s:.0f} s: {error or 'no reason given'}"
+
+
+def _check(agent: AgentSeen, now: float) -> Judged:
+    """Record what its tests say when that is news, and a measured effect."""
+    if agent.status is None or agent.phase is AgentPhase.DRAINING:
+        return agent, ()
+    check = _found(agent.status.check, agent.check, now)
+    effect = agent.status.effect or agent.effect
+    if effect == agent.effect and not _is_news(check, agent.check, now):
+        return agent, ()
+    return replace(agent, check=check, effect=effect), (RecordCheck(agent.id, check, effect, now),)
+
+
+def _found(said: CheckStatus, known: HealthCheck, now: float) -> HealthCheck:
+    """What the agent says of its tests, as its row would hold it from now on."""
+    return HealthCheck(
+        state=said.state,
+        since=known.since if said.state == known.state else now,
+        last_error=said.last_error,
+        last_error_at=said.last_error_at,
+        failing=said.failures >= UNREADY_FAILURES,
+        failing_since=(known.failing_since or now) if said.failures else None,
+        passed=known.passed or said.state == "healthy",
+        recorded_at=now,
+    )
+
+
+def _is_news(found: HealthCheck, known: HealthCheck, now: float) -> bool:
+    """Whether to write it: a verdict at once, another state or error not too soon after the last time."""
+    if (found.failing, found.passed) != (known.failing, known.passed):
+        return True
+    if (found.state, found.last_error) == (known.state, known.last_error):
+        return False
+    return known.recorded_at is None or abs(now - known.recorded_at) >= RECORD_EVERY_S
 
 
 def _without_process(agent: AgentSeen, now: float) -> Judged:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from sqlalchemy import Engine
 
 from control_plane.agent_client import AgentClient
-from control_plane.controller import rows
+from control_plane.controller import judgement, rows
 from control_plane.controller.snapshot import (
     AgentSeen,
     EndpointSeen,
@@ -62,7 +62,7 @@ class Observer:
         self._client = client
         self._limits = limits
         self._clock = clock
-        self._silent, self._unrouted, self._draining = Since(), Since(), Since()
+        self._silent, self._unrouted, self._draining, self._failing = Since(), Since(), Since(), Since()
 
     def observe(self) -> Snapshot:
         """Read everything once. Takes at most about one health timeout."""
@@ -109,6 +109,7 @@ class Observer:
         live = [agent for agent in agents if agent.phase in LIVE_PHASES]
         silent = self._silent.update((a.id for a in live if a.process and a.status is None), now)
         draining = self._draining.update((a.id for a in live if a.phase is AgentPhase.DRAINING), now)
+        failing = self._failing.update((a.id for a in live if judgement.failing(a)), now)
         unrouted = self._unrouted.update(
             (a.id for a in live if not routed(a, names.get(a.endpoint_id, ""), gateway)), now
         )
@@ -118,6 +119,7 @@ class Observer:
                 silent_s=silent.get(agent.id, 0.0),
                 draining_s=draining.get(agent.id, 0.0),
                 unrouted_s=unrouted.get(agent.id, 0.0),
+                failing_s=failing.get(agent.id, 0.0),
             )
             for agent in agents
         )

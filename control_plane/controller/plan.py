@@ -15,6 +15,7 @@ from control_plane.controller.actions import (
     Action,
     CreateAgent,
     DrainAgent,
+    FailAgent,
     KillAgent,
     PublishBackends,
     PublishRoutes,
@@ -108,6 +109,9 @@ def _never_started(agent: AgentSeen) -> bool:
 def _departures(scene: Scene, gone: frozenset[str]) -> Iterator[Action]:
     for agent in scene.active:
         if agent.id in gone and _unneeded(scene, agent):
+            if scene.running and agent.spec == scene.wanted and scene.unfit(agent):
+                yield FailAgent(agent.id, judgement.verdict(agent), None, scene.now)
+                continue
             yield DrainAgent(agent.id)
             if agent.process is not None:
                 yield StopAgent(agent.id)

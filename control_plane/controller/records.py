@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
+import msgspec
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
@@ -12,6 +12,7 @@ from control_plane.controller.actions import (
     CreateAgent,
     EndAgent,
     FailAgent,
+    RecordCheck,
     RecordInTraffic,
     RecordPhase,
     RecordProcess,
@@ -20,6 +21,7 @@ from control_plane.controller.actions import (
 )
 from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase
 from control_plane.platforms.base import Addresses
+from control_plane.registry import endpoints
 from control_plane.registry.tables import Agent, Endpoint, Event
 
 ACTOR = "controller"
@@ -33,7 +35,7 @@ def create_agent(db: Session, action: CreateAgent, addresses: Addresses) -> None
         id=action.agent_id,
         endpoint_id=action.endpoint_id,
         version_id=action.spec.version_id,
-        spec=asdict(action.spec),
+        spec=endpoints.spec_json(action.spec),
         phase=AgentPhase.STARTING,
         rest_address=addresses.rest,
         grpc_address=addresses.grpc,
@@ -63,6 +65,23 @@ def record_phase(db: Session, action: RecordPhase) -> None:
         version = row.spec["version_ref"]
         message = f"agent {row.id} of {row.endpoint.name} is ready with {version} after {took:.1f} s"
         _event(db, action.at, "agent.ready", row.endpoint.name, message, agent=row.id)
+
+
+def record_check(db: Session, action: RecordCheck) -> None:
+    """Note what the agent's test inferences say; an event when it begins or ceases to be unfit by them."""
+    row = _live(db, action.agent_id)
+    if row is None:
+        return
+    was_failing = endpoints.health_check(row).failing
+    row.health_check = msgspec.to_builtins(action.check)
+    row.effect = msgspec.to_builtins(action.effect) if action.effect else None
+    who = f"agent {row.id} of {row.endpoint.name} with {row.spec['version_ref']}"
+    if action.check.failing and not was_failing:
+        message = f"{who} fails its test inferences: {action.check.last_error or 'no reason given'}"
+        _event(db, action.at, "agent.unhealthy", row.endpoint.name, message, agent=row.id)
+    elif was_failing and not action.check.failing:
+        message = f"{who} passes its tests again"
+        _event(db, action.at, "agent.healthy", row.endpoint.name, message, agent=row.id)
 
 
 def record_in_traffic(db: Session, action: RecordInTraffic) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from control_plane.controller.snapshot import AgentSeen, EndpointSeen, ProcessSeen
-from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal, ServingSpec
+from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal
 from control_plane.registry import endpoints as endpoint_queries
 from control_plane.registry.tables import Agent, Endpoint
 
@@ -51,7 +50,7 @@ def _agent(row: Agent) -> AgentSeen:
     return AgentSeen(
         id=row.id,
         endpoint_id=row.endpoint_id,
-        spec=msgspec.convert(row.spec, ServingSpec),
+        spec=endpoint_queries.spec_of(row),
         phase=AgentPhase(row.phase),
         recorded=ProcessSeen(row.pid, started) if row.pid is not None and started is not None else None,
         rest_address=row.rest_address or "",
@@ -60,4 +59,6 @@ def _agent(row: Agent) -> AgentSeen:
         created_at=row.created_at,
         ready_at=row.ready_at,
         ended_at=row.ended_at,
+        check=endpoint_queries.health_check(row),
+        effect=endpoint_queries.effect(row),
     )

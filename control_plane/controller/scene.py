@@ -56,6 +56,10 @@ class Scene:
         """Whether requests may go to that agent."""
         return judgement.servable(agent, self.limits)
 
+    def unfit(self, agent: AgentSeen) -> bool:
+        """Whether it has failed its own tests for so long that it is to be replaced."""
+        return agent.failing_s >= self.limits.unfit_s
+
     def members(self, version: str) -> frozenset[str]:
         """Agents the gateway knows for that version."""
         state = self.gateway.backends.get((self.name, version))
@@ -81,21 +85,25 @@ class Scene:
         members = self.members(version)
         return tuple(a for a in self.active if a.id in members and a.version == version and self.servable(a))
 
+    def sound_members(self, version: str) -> tuple[AgentSeen, ...]:
+        """Of its servable members, those whose own tests do not keep failing."""
+        return tuple(a for a in self.servable_members(version) if not judgement.failing(a))
+
     def gateway_agrees(self, version: str) -> bool:
-        """Whether the gateway finds as many members healthy as we find servable, and at least one."""
+        """Whether the gateway finds as many members healthy as we find sound, and at least one."""
         state = self.gateway.backends.get((self.name, version))
-        believed = len(self.servable_members(version))
+        believed = len(self.sound_members(version))
         return state is not None and believed > 0 and state.healthy >= believed
 
     def in_place(self, agents: Iterable[AgentSeen], version: str) -> bool:
         """Whether all of *agents* (one version's) may serve, are known to the gateway and healthy there."""
-        members = {agent.id for agent in self.servable_members(version)}
+        members = {agent.id for agent in self.sound_members(version)}
         return all(agent.id in members for agent in agents) and self.gateway_agrees(version)
 
     def lives(self, spec: ServingSpec) -> tuple[backoff.Life, ...]:
         """The lives of all agents of one spec, for backoff."""
         return tuple(
-            backoff.Life(a.ready_at, a.ended_at, a.phase is AgentPhase.FAILED)
+            backoff.Life(a.ready_at, a.ended_at, a.phase is AgentPhase.FAILED, backoff.sound_until(a.check))
             for a in self.agents
             if a.spec == spec
         )

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from control_plane.domain.endpoint import AgentPhase, EndpointGoal, ServingSpec
+from control_plane.domain.endpoint import (
+    UNCHECKED,
+    AgentPhase,
+    EndpointGoal,
+    HealthCheck,
+    ServingSpec,
+)
 from control_plane.gateway.traffic_plan import GatewayState
 from serving_agent.contract import manifest
-from serving_agent.contract.status import AgentStatus
+from serving_agent.contract.status import AgentStatus, OptionsEffect
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,9 @@ class Limits:
     """An agent that was ready and is silent for this long is ended and replaced."""
     busy_kill_s: float = 2 * manifest.Limits().request_timeout_s + 30.0
     """An agent whose model has been running one request for longer is ended and replaced: the agent itself
-    says that it is not ready after two request timeouts, and traffic gets the rest to leave."""
+    says that it is not ready 5 s after one request timeout, and traffic gets the rest to leave."""
+    unfit_s: float = 60.0
+    """An agent whose tests have failed again and again for this long is replaced."""
     end_grace_s: float = 5.0
     """Beyond its drain timeout an agent that was told to end gets this long before it is killed."""
     start_slots: int = 4
@@ -90,6 +98,12 @@ class AgentSeen:
     """How long it has not answered while its process lives."""
     unrouted_s: float = 0.0
     """How long no traffic has followed to it: not a member, or its version without weight."""
+    check: HealthCheck = UNCHECKED
+    """What its row says of its test inferences."""
+    effect: OptionsEffect | None = None
+    """What its row says that its execution options change."""
+    failing_s: float = 0.0
+    """How long its tests have failed again and again, as this controller saw it."""
     draining_s: float = 0.0
     """How long it has been in phase DRAINING, as this controller saw it."""
 

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import math
 
+from control_plane.controller import judgement
 from control_plane.controller.scene import Scene
 from control_plane.controller.snapshot import AgentSeen
 from control_plane.domain.endpoint import AgentPhase, ServingSpec
 
 
 def kept(scene: Scene) -> tuple[AgentSeen, ...]:
-    """The agents of the wanted spec that stay: those in service first, then the oldest."""
+    """The agents of the wanted spec that stay: fit ones first, then those in service, then the oldest."""
 
-    def rank(agent: AgentSeen) -> tuple[bool, bool, float, str]:
-        return (not scene.servable(agent), not scene.is_member(agent), agent.created_at, agent.id)
+    def rank(agent: AgentSeen) -> tuple[bool, bool, bool, float, str]:
+        return (
+            scene.unfit(agent),
+            not scene.servable(agent),
+            not scene.is_member(agent),
+            agent.created_at,
+            agent.id,
+        )
 
     return tuple(sorted(scene.of(scene.wanted), key=rank)[: scene.endpoint.replicas])
 
 
 def complete(scene: Scene) -> bool:
-    """Whether all wanted replicas are in place at the gateway."""
+    """Whether all wanted replicas are in place at the gateway, each of them proven by its own tests."""
     agents = kept(scene)
-    return len(agents) == scene.endpoint.replicas and scene.in_place(agents, scene.wanted.version_ref)
+    return (
+        len(agents) == scene.endpoint.replicas
+        and scene.in_place(agents, scene.wanted.version_ref)
+        and all(judgement.proven(agent, scene.now) for agent in agents)
+    )
 
 
 def handed_over(scene: Scene) -> bool:
@@ -37,31 +48,46 @@ def leaving(scene: Scene, serving: str | None) -> frozenset[str]:
     if not scene.running:
         return frozenset(agent.id for agent in scene.active)
     stay = {agent.id for agent in kept(scene)}
-    settled, done = complete(scene), handed_over(scene)
+    settled, done, replaced = complete(scene), handed_over(scene), _unfit_may_go(scene)
     old = _old_serving(scene, serving)
 
     def goes(agent: AgentSeen) -> bool:
         if agent.spec == scene.wanted:
-            return agent.id not in stay and (settled or not scene.servable(agent))
+            useless = not scene.servable(agent) or (replaced and scene.unfit(agent))
+            return agent.id not in stay and (settled or useless)
         return done or agent.version != serving or (agent.ready_at is None and agent.spec != old)
 
     return frozenset(agent.id for agent in scene.active if goes(agent))
 
 
+def _unfit_may_go(scene: Scene) -> bool:
+    """Whether a surplus agent that is not fit may go: every fit one that stays is in place, or none is fit.
+
+    In the latter case the surplus one is an attempt that has failed; another one follows after a pause.
+    """
+    fit = [agent for agent in kept(scene) if not scene.unfit(agent)]
+    return not fit or scene.in_place(fit, scene.wanted.version_ref)
+
+
 def missing(scene: Scene, serving: str | None, gone: frozenset[str]) -> tuple[ServingSpec, ...]:
-    """Specs of the agents to start now, the most urgent first, one entry an agent; backoff is kept to."""
+    """Specs of the agents to start now, the most urgent first, one entry an agent; backoff is kept to.
+
+    For an agent that is not fit to serve, another one starts beside it: one at a time.
+    """
     if not scene.running:
         return ()
     lacking: list[ServingSpec] = []
-    for spec, count in _targets(scene, serving):
+    for spec, count in _targets(scene, serving, gone):
         present = sum(1 for agent in scene.of(spec) if agent.id not in gone)
         if present < count and scene.may_start(spec):
             lacking += [spec] * (count - present)
     return tuple(lacking)
 
 
-def _targets(scene: Scene, serving: str | None) -> tuple[tuple[ServingSpec, int], ...]:
-    wanted = (scene.wanted, scene.endpoint.replicas)
+def _targets(scene: Scene, serving: str | None, gone: frozenset[str]) -> tuple[tuple[ServingSpec, int], ...]:
+    unfit = {agent.id for agent in scene.of(scene.wanted) if scene.unfit(agent)}
+    to_replace = bool(unfit) and unfit.isdisjoint(gone)
+    wanted = (scene.wanted, scene.endpoint.replicas + to_replace)
     old = _old_serving(scene, serving)
     if old is None or handed_over(scene):
         return (wanted,)
@@ -84,7 +110,10 @@ def _old_count(scene: Scene, old: ServingSpec) -> int:
     there = sum(
         1
         for a in scene.agents
-        if a.spec == old and a.created_at < began and (a.ended_at is None or a.ended_at >= began)
+        if a.spec == old
+        and a.created_at < began
+        and (a.ended_at is None or a.ended_at >= began)
+        and not _relieved(scene, a)
     )
     return min(there, scene.endpoint.replicas)
 
@@ -98,6 +127,22 @@ def _change_began(scene: Scene, old: ServingSpec) -> float | None:
     since = max((min(agent.ended_at or 0.0, oldest) for agent in past), default=0.0)
     return min(
         (a.created_at for a in own if a.created_at >= since and not _retired(scene, a, old)), default=None
+    )
+
+
+def _relieved(scene: Scene, agent: AgentSeen) -> bool:
+    """Whether the agent was let go because the wanted ones had taken over, which they have kept up since."""
+    ended = agent.ended_at
+    return (
+        agent.phase is AgentPhase.STOPPED
+        and ended is not None
+        and any(
+            a.spec == scene.wanted
+            and a.ready_at is not None
+            and a.ready_at <= ended
+            and (a in scene.active or (a.phase is AgentPhase.FAILED and (a.ended_at or ended) > ended))
+            for a in scene.agents
+        )
     )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from control_plane.domain.endpoint import HealthCheck
+
 STABLE_S: Final = 60.0
 """An agent that was ready for this long, in seconds, has proved that its version runs."""
 LONGEST_PAUSE_S: Final = 60.0
@@ -27,13 +29,23 @@ class Life:
     ready_at: float | None
     ended_at: float | None
     failed: bool
+    sound_until: float | None = None
+    """Since when its own tests have failed, if they do: from then on it proves nothing."""
+
+
+def sound_until(check: HealthCheck) -> float | None:
+    """Since when an agent's tests have failed; None unless they fail again and again."""
+    return check.failing_since if check.failing else None
 
 
 def stable(life: Life, now: float) -> bool:
     """Whether it stayed ready for STABLE_S."""
     if life.ready_at is None:
         return False
-    end = now if life.ended_at is None else life.ended_at
+    end = min(
+        now if life.ended_at is None else life.ended_at,
+        now if life.sound_until is None else life.sound_until,
+    )
     return end - life.ready_at >= STABLE_S
 
 

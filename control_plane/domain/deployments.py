@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from control_plane.domain import options as serving_options
 from control_plane.domain.endpoint import EndpointGoal
 from control_plane.domain.goal import Wish
 from control_plane.domain.names import VersionRef
+from serving_agent.contract.options import ServingOptions
 
 _SETTINGS: Final = ("version", "state", "replicas", "threads", "device", "handler", "memory_bytes")
 
@@ -102,16 +104,33 @@ def _deployment_changes(wanted: Deployments, present: Present) -> Iterator[Chang
         if before is None:
             yield Change("create", each.endpoint, {}, after, f"create {each.endpoint} serving {_told(after)}")
             continue
-        changed = [name for name in _SETTINGS if before[name] != after[name]]
-        if changed:
-            told = ", ".join(f"{name} {_value(before[name])} → {_value(after[name])}" for name in changed)
-            yield Change(
-                "change",
-                each.endpoint,
-                {name: before[name] for name in changed},
-                {name: after[name] for name in changed},
-                f"change {each.endpoint}: {told}",
-            )
+        change = _change(each.endpoint, _single(before), _single(after))
+        if change is not None:
+            yield change
+
+
+def _change(endpoint: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Change | None:
+    changed = [name for name in after if before[name] != after[name]]
+    if not changed:
+        return None
+    told = ", ".join(f"{name} {_value(before[name])} → {_value(after[name])}" for name in changed)
+    return Change(
+        "change",
+        endpoint,
+        {name: before[name] for name in changed},
+        {name: after[name] for name in changed},
+        f"change {endpoint}: {told}",
+    )
+
+
+def _single(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting by itself, serving options by their dotted names."""
+    own = {name: settings[name] for name in _SETTINGS}
+    return {**own, **serving_options.flat(_options(settings))}
+
+
+def _options(settings: Mapping[str, Any]) -> ServingOptions:
+    return serving_options.merged(serving_options.DEFAULT, settings.get("options") or {})
 
 
 def _fresh(handler: str) -> dict[str, Any]:
@@ -129,14 +148,19 @@ def _settings_after(base: Mapping[str, Any], each: DeploymentWish, ref: str) -> 
         "device": base["device"] if wish.device is None else wish.device,
         "handler": base["handler"] if wish.handler is None else wish.handler,
         "memory_bytes": memory_bytes,
+        "options": serving_options.nested(serving_options.merged(_options(base), wish.options or {})),
     }
 
 
 def _told(after: Mapping[str, Any]) -> str:
-    settings = ", ".join(f"{name} {_value(after[name])}" for name in _SETTINGS[2:] if after[name] is not None)
+    usual = serving_options.flat(serving_options.DEFAULT)
+    shown = [(name, value) for name, value in _single(after).items() if name not in {"version", "state"}]
+    settings = ", ".join(
+        f"{name} {_value(value)}" for name, value in shown if value is not None and value != usual.get(name)
+    )
     stopped = " (stopped)" if after["state"] == EndpointGoal.STOPPED else ""
     return f"{after['version']}{stopped} with {settings}"
 
 
 def _value(value: object) -> str:
-    return "default" if value is None else str(value)
+    return "default" if value is None else serving_options.told(value)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+from control_plane.domain.options import DEFAULT
+from serving_agent.contract.options import ServingOptions
+from serving_agent.contract.status import CheckState
 
 
 class EndpointGoal(StrEnum):
@@ -57,3 +62,30 @@ class ServingSpec:
     memory_bytes: int | None
     restart: int
     """Counts requested restarts: one more means the same version in new processes."""
+    options: ServingOptions = DEFAULT
+    """Batching, cache, execution and self-test of its agents."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """What an agent's own test inferences have found, as last recorded. Times are UTC seconds."""
+
+    state: CheckState = "unknown"
+    since: float | None = None
+    """When it was first seen in that state."""
+    last_error: str | None = None
+    """Why a test failed last; kept after it has recovered."""
+    last_error_at: float | None = None
+    """When a test first failed so."""
+    failing: bool = False
+    """The verdict: the model has failed so many tests in a row that the agent says that it is not ready."""
+    failing_since: float | None = None
+    """When it was first seen to fail, in the run of failed tests that lasts; None after a healthy one."""
+    passed: bool = False
+    """Whether any of its tests was healthy."""
+    recorded_at: float | None = None
+    """When this was recorded."""
+
+
+UNCHECKED: Final = HealthCheck()
+"""What is known of an agent before its first test inference."""

@@ -6,7 +6,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
+from control_plane.domain import options as serving_options
+from control_plane.domain.options import Patch
 from control_plane.errors import InvalidInputError
+from serving_agent.contract.options import ServingOptions
 
 MAX_REPLICAS: Final = 64
 MIN_MEMORY_BYTES: Final = 64 * 1024**2
@@ -23,6 +26,8 @@ class Wish:
     device: str | None = None
     handler: str | None = None
     memory_bytes: int | None = None
+    options: Patch | None = None
+    """Change of the serving options."""
 
     def over(self, other: Wish) -> Wish:
         """This wish, filled up from *other* where it says nothing."""
@@ -32,6 +37,7 @@ class Wish:
             device=other.device if self.device is None else self.device,
             handler=other.handler if self.handler is None else self.handler,
             memory_bytes=other.memory_bytes if self.memory_bytes is None else self.memory_bytes,
+            options=_both(self.options, other.options),
         )
 
 
@@ -48,9 +54,10 @@ class Goal:
     handler: str
     memory_bytes: int | None
     restart: int
+    options: ServingOptions = serving_options.DEFAULT
 
     def with_wish(self, wish: Wish) -> Goal:
-        """This goal with the settings that *wish* names."""
+        """This goal with the settings that *wish* names. Raises InvalidInputError for unusable options."""
         memory_bytes = self.memory_bytes if wish.memory_bytes is None else (wish.memory_bytes or None)
         return replace(
             self,
@@ -59,7 +66,12 @@ class Goal:
             device=self.device if wish.device is None else wish.device,
             handler=self.handler if wish.handler is None else wish.handler,
             memory_bytes=memory_bytes,
+            options=serving_options.merged(self.options, wish.options or {}),
         )
+
+
+def _both(patch: Patch | None, under: Patch | None) -> Patch | None:
+    return serving_options.over(patch, under) if patch and under else patch or under
 
 
 def check_wish(wish: Wish, *, cpu_count: int) -> Wish:
@@ -73,6 +85,7 @@ def check_wish(wish: Wish, *, cpu_count: int) -> Wish:
             f"Device {wish.device[:40]!r} is not known",
             next_step="Use auto, cpu, or cuda:N, for example cuda:0.",
         )
+    serving_options.check_patch(wish.options or {})
     return wish
 
 

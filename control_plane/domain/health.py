@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from control_plane.domain import backoff
-from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal, EndpointHealth
+from control_plane.domain.endpoint import (
+    LIVE_PHASES,
+    UNCHECKED,
+    AgentPhase,
+    EndpointGoal,
+    EndpointHealth,
+    HealthCheck,
+)
 
 CRASH_WINDOW_S: Final = 600.0
 """Failures longer ago than this say nothing about now."""
@@ -28,6 +35,7 @@ class AgentFacts:
     reason: str | None = None
     ready_at: float | None = None
     ended_at: float | None = None
+    check: HealthCheck = UNCHECKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,8 @@ def assess(facts: EndpointFacts) -> Health:
 
     An agent counts as ready once the gateway sends it requests. READY: as many current agents as wanted are
     ready and requests go to the wanted version alone. CRASH_LOOP: none is ready and three or more failed in a
-    row within ten minutes. DEGRADED: some are ready and others fail.
+    row within ten minutes. DEGRADED: some are ready and others
+    fail, or a model fails its own test inferences again and again.
     UPDATING: requests are answered while agents come or go. STARTING: nothing was served yet.
     """
     live = [agent for agent in facts.agents if agent.phase in LIVE_PHASES]
@@ -80,6 +89,8 @@ def _ending(facts: EndpointFacts, live: Sequence[AgentFacts]) -> Health:
 
 def _word(facts: EndpointFacts, ready: int, old: Sequence[AgentFacts]) -> EndpointHealth:
     failures = len(_failures(facts))
+    if ready and _unsound(facts):
+        return EndpointHealth.DEGRADED
     if ready >= facts.replicas:
         settled = not old and facts.serving_ref == facts.version_ref
         return EndpointHealth.READY if settled else EndpointHealth.UPDATING
@@ -92,6 +103,11 @@ def _word(facts: EndpointFacts, ready: int, old: Sequence[AgentFacts]) -> Endpoi
 
 def _answers(agent: AgentFacts) -> bool:
     return agent.phase == AgentPhase.READY and agent.in_traffic
+
+
+def _unsound(facts: EndpointFacts) -> list[AgentFacts]:
+    """Ready agents whose model fails its own test inferences again and again."""
+    return [agent for agent in facts.agents if agent.phase == AgentPhase.READY and agent.check.failing]
 
 
 def _failures(facts: EndpointFacts) -> list[AgentFacts]:
@@ -109,7 +125,12 @@ def _failures(facts: EndpointFacts) -> list[AgentFacts]:
 
 def _lives(facts: EndpointFacts) -> list[backoff.Life]:
     return [
-        backoff.Life(agent.ready_at, agent.ended_at, agent.phase == AgentPhase.FAILED)
+        backoff.Life(
+            agent.ready_at,
+            agent.ended_at,
+            agent.phase == AgentPhase.FAILED,
+            backoff.sound_until(agent.check),
+        )
         for agent in facts.agents
         if agent.current
     ]
@@ -124,10 +145,16 @@ def _sentence(facts: EndpointFacts, word: EndpointHealth, ready: int, live: Sequ
         parts.append(f"next attempt in {wait_s:.0f} s" if wait_s >= 1 else "next attempt now")
     if failures and word != EndpointHealth.READY:
         parts.append(f"agent {failures[0].id} failed: {failures[0].reason or 'no reason given'}".rstrip("."))
+    parts.extend(_test_failure(agent) for agent in _unsound(facts)[:1])
     parts.extend(_busy(agent) for agent in live if _is_busy(agent))
     if facts.serving_ref is not None and facts.serving_ref != facts.version_ref:
         parts.append(f"requests still go to {facts.serving_ref}")
     return "; ".join(parts[:5]) + "."
+
+
+def _test_failure(agent: AgentFacts) -> str:
+    why = agent.check.last_error or "no reason given"
+    return f"agent {agent.id} fails its test inference: {why}".rstrip(".")
 
 
 def _is_busy(agent: AgentFacts) -> bool:

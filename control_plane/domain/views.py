@@ -8,7 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from control_plane.domain.endpoint import UNCHECKED, HealthCheck
+from control_plane.domain.options import DEFAULT
+from serving_agent.contract.options import ServingOptions
 from serving_agent.contract.signature import Signature
+from serving_agent.contract.status import OptionsEffect
 
 T = TypeVar("T")
 
@@ -179,6 +183,10 @@ class AgentView:
     created_at: float
     ready_at: float | None
     ended_at: float | None
+    check: HealthCheck = UNCHECKED
+    """What its own test inferences say."""
+    effect: OptionsEffect | None = None
+    """What its execution options change, where there are any and they were measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +209,8 @@ class EndpointView:
     device: str
     threads: int
     memory_bytes: int | None
+    options: ServingOptions = DEFAULT
+    """How its agents are to serve."""
     revision: int
     url: str
     """Address of the endpoint at the gateway: `http://127.0.0.1:8080/e/<name>`."""

@@ -146,7 +146,7 @@ def _upstream_options(protocol: Protocol) -> Json:
     return {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
             "@type": _TYPE + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            # below the agents' keep-alive of 75 s: Envoy, not the agent, closes idle connections
+            # below the agents' keep-alive of 120 s: Envoy, not the agent, closes idle connections
             "common_http_protocol_options": {"idle_timeout": "30s"},
             "explicit_http_config": explicit,
         }

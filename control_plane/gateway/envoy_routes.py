@@ -24,6 +24,7 @@ from control_plane.gateway.envoy_bootstrap import (
 )
 from control_plane.gateway.envoy_config import Protocol, cluster_name
 from control_plane.gateway.traffic_plan import Backend, TrafficPlan
+from serving_agent.contract.wire import EXTENSIONS
 
 Json = dict[str, Any]
 
@@ -37,6 +38,8 @@ MAX_SERVER_CLUSTERS: Final = 16
 
 _TYPE = "type.googleapis.com/"
 _HEALTH_SERVICE: Final = "grpc.health.v1.Health"
+_REPOSITORY_EXTENSION: Final = "model_repository"
+"""Agents answer it, each for its one model; the gateway refuses it."""
 
 
 def routes(plans: Iterable[TrafficPlan]) -> list[Json]:
@@ -147,9 +150,13 @@ def _named_in_request(plans: Sequence[TrafficPlan]) -> list[Json]:
     ]
     server_calls = [
         _any_version(plans, f"/{GRPC_SERVICE}/{method}")
-        for method in ("ServerLive", "ServerReady", "ServerMetadata", "RepositoryIndex")
+        for method in ("ServerLive", "ServerReady", "ServerMetadata")
     ]
-    return [*by_name, *server_calls, _unknown_model()]
+    refused = [
+        _refused_call(f"/{GRPC_SERVICE}/{method}", _NOT_HERE)
+        for method in ("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")
+    ]
+    return [*by_name, *server_calls, *refused, _compressed_call(), _unknown_model()]
 
 
 def _extracted(field: str, endpoint: str) -> Json:
@@ -242,14 +249,14 @@ def _reply(status: int, body: str) -> Json:
 
 def _server_routes() -> list[Json]:
     """The protocol's calls about the server itself, which here is the gateway."""
-    extensions = ["binary_tensor_data"]
+    extensions = [name for name in EXTENSIONS if name != _REPOSITORY_EXTENSION]
     answers: dict[str, Json] = {
         "/v2": {"name": "signalbox", "version": "2", "extensions": extensions},
         "/v2/": {"name": "signalbox", "version": "2", "extensions": extensions},
         "/v2/health/live": {"live": True},
         "/v2/health/ready": {"ready": True},
     }
-    return [*(_json_route(path, body) for path, body in answers.items()), _unknown_path()]
+    return [*(_json_route(path, body) for path, body in answers.items()), _repository(), _unknown_path()]
 
 
 def _root_route() -> Json:
@@ -276,6 +283,32 @@ def _unknown_endpoint() -> Json:
                 }
             },
         },
+    }
+
+
+def _repository() -> Json:
+    return {"match": {"prefix": "/v2/repository/"}, "direct_response": _reply(405, _NOT_HERE)}
+
+
+def _refused_call(path: str, sentence: str) -> Json:
+    return {
+        "match": {"path": path, "grpc": {}},
+        "response_headers_to_add": [_UNIMPLEMENTED],
+        "direct_response": _reply(405, sentence),
+    }
+
+
+def _compressed_call() -> Json:
+    """Refuse a compressed message that only its model name could route: the name cannot be read in it.
+
+    By the header alone: whether this message is compressed stands in its first byte, which no route sees.
+    """
+    packed = {"name": "grpc-encoding", "string_match": {"safe_regex": {"regex": "gzip|deflate"}}}
+    sentence = "a compressed message cannot be routed by its model_name: send metadata x-endpoint with it"
+    return {
+        "match": {"prefix": "/", "grpc": {}, "headers": [packed]},
+        "response_headers_to_add": [_UNIMPLEMENTED],
+        "direct_response": _reply(405, sentence),
     }
 
 
@@ -309,6 +342,11 @@ def _unknown_model() -> Json:
 
 _NOT_FOUND: Final = header("grpc-status", "5")
 """gRPC's NOT_FOUND; Envoy alone would turn 404 into UNIMPLEMENTED."""
+_UNIMPLEMENTED: Final = header("grpc-status", "12")
+_NOT_HERE: Final = (
+    "the control plane owns endpoints and versions: see `signalbox status` for what is served, and change it "
+    "with `signalbox deploy`"
+)
 
 
 def _enabled() -> Json:

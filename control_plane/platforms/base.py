@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from serving_agent.contract.manifest import Manifest
 
@@ -46,8 +46,11 @@ class Platform(Protocol):
     def running(self) -> Mapping[str, AgentProcess]:
         """All running agents of this installation by id, also those that another process started."""
 
-    def start(self, manifest: Manifest) -> AgentProcess:
-        """Start the agent, or return the one that runs already. Raises UnavailableError when it cannot."""
+    def start(self, manifest: Manifest, examples: Mapping[str, Any] | None = None) -> AgentProcess:
+        """Start the agent, or return the one that runs already. Raises UnavailableError when it cannot.
+
+        examples: inputs of one row by tensor name, nested lists; they become the manifest's `examples` file.
+        """
 
     def stop(self, agent_id: str) -> None:
         """Ask the agent to finish its requests and end; returns at once."""

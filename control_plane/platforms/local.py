@@ -18,8 +18,9 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import update_wrapper
 from pathlib import Path
-from typing import Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
+import msgspec
 import psutil
 
 from control_plane.config import Settings, prepare_home
@@ -33,6 +34,7 @@ from serving_agent.contract.manifest import Manifest
 logger = logging.getLogger(__name__)
 
 MANIFEST: Final = "manifest.json"
+EXAMPLES: Final = "examples.json"
 FAILURE: Final = "manifest.json.failure.json"
 
 
@@ -97,13 +99,13 @@ class LocalPlatform:
         return found
 
     @_in_turn
-    def start(self, manifest: Manifest) -> AgentProcess:
+    def start(self, manifest: Manifest, examples: Mapping[str, Any] | None = None) -> AgentProcess:
         """Start `python -m serving_agent` in a session of its own, unless it runs already."""
         present = self.running().get(manifest.agent_id)
         if present is not None:
             return present
         try:
-            child = self._spawn(manifest)
+            child = self._spawn(manifest, examples)
         except OSError as error:
             raise UnavailableError(
                 f"the agent's process cannot be started: {error.strerror}",
@@ -178,12 +180,12 @@ class LocalPlatform:
             if log_files.bound(path):
                 logger.info("log %s was longer than allowed; its older part is in %s.1", path.name, path.name)
 
-    def _spawn(self, manifest: Manifest) -> subprocess.Popen[bytes]:
+    def _spawn(self, manifest: Manifest, examples: Mapping[str, Any] | None) -> subprocess.Popen[bytes]:
         folder = self._agents_dir / manifest.agent_id
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = folder / MANIFEST
         (folder / FAILURE).unlink(missing_ok=True)
-        manifests.write(manifest, path)
+        manifests.write(_with_examples(manifest, examples, folder), path)
         output = log_files.open_for(self._log(manifest.agent_id))
         try:
             return subprocess.Popen(  # noqa: S603  our own interpreter and module
@@ -241,6 +243,16 @@ class LocalPlatform:
 
     def _socket(self, agent_id: str, kind: str) -> Path:
         return self._run_dir / f"{agent_id}.{kind}"
+
+
+def _with_examples(manifest: Manifest, examples: Mapping[str, Any] | None, folder: Path) -> Manifest:
+    """*manifest* that names the file of its example inputs, which is written into *folder*."""
+    path = folder / EXAMPLES
+    if examples is None:
+        path.unlink(missing_ok=True)
+        return manifest
+    path.write_bytes(msgspec.json.encode(examples))
+    return msgspec.structs.replace(manifest, examples=path)
 
 
 def _created_at(pid: int) -> float:

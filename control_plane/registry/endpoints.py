@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import msgspec
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, aliased, joinedload, lazyload
 from sqlalchemy.orm.strategy_options import _AbstractLoad
 
-from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal, ServingSpec
-from control_plane.registry.tables import Agent, Endpoint, Version
+from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal, HealthCheck, ServingSpec
+from control_plane.registry.tables import Agent, Endpoint, Json, Version
+from serving_agent.contract.options import ServingOptions
+from serving_agent.contract.status import OptionsEffect
 
 SHOWN_FAILURES = 10
 """Failed agents per endpoint that are read to judge its health."""
@@ -25,7 +28,34 @@ def wanted_spec(row: Endpoint) -> ServingSpec:
         threads=row.threads,
         memory_bytes=row.memory_bytes,
         restart=row.restart,
+        options=options(row),
     )
+
+
+def options(row: Endpoint) -> ServingOptions:
+    """The endpoint's serving options."""
+    return msgspec.convert(row.options, ServingOptions)
+
+
+def spec_json(spec: ServingSpec) -> Json:
+    """*spec* as an agent's row holds it."""
+    stored: Json = msgspec.to_builtins(spec)
+    return stored
+
+
+def spec_of(row: Agent) -> ServingSpec:
+    """What the agent was started with; rows of before an option was known have its default."""
+    return msgspec.convert(row.spec, ServingSpec)
+
+
+def health_check(row: Agent) -> HealthCheck:
+    """What the agent's test inferences said last."""
+    return msgspec.convert(row.health_check or {}, HealthCheck)
+
+
+def effect(row: Agent) -> OptionsEffect | None:
+    """What the agent's execution options change."""
+    return msgspec.convert(row.effect, OptionsEffect) if row.effect else None
 
 
 def _name_only() -> tuple[_AbstractLoad, ...]:

@@ -224,6 +224,8 @@ class Endpoint(Base):
     memory_bytes: Mapped[int | None]
     """Memory limit of one agent; None for the setting's default."""
     restart: Mapped[int] = mapped_column(default=0)
+    options: Mapped[Json] = mapped_column(default=dict, server_default="{}")
+    """`ServingOptions` as JSON; what it does not name has its default."""
     revision: Mapped[int] = mapped_column(default=1)
     """Counts changes of the goal; writers name the revision they saw (optimistic lock)."""
     serving_version_id: Mapped[str | None] = mapped_column(ForeignKey("versions.id"))
@@ -264,6 +266,10 @@ class Agent(Base):
     exit_code: Mapped[int | None]
     log_tail: Mapped[list[str] | None]
     """Last 20 log lines of a failed agent."""
+    health_check: Mapped[Json | None]
+    """`HealthCheck` as JSON: what its test inferences say; None before the first."""
+    effect: Mapped[Json | None]
+    """`OptionsEffect` as JSON: what its execution options change; None where nothing was measured."""
     created_at: Mapped[float]
     ready_at: Mapped[float | None]
     ended_at: Mapped[float | None]

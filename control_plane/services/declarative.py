@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from control_plane.domain import options as serving_options
 from control_plane.domain.deployments import Change, Deployments, Present, plan, resolve
 from control_plane.domain.endpoint import EndpointGoal
 from control_plane.domain.names import parse_version_ref
@@ -43,8 +44,9 @@ def apply(ctx: Context, text: str, *, actor: str, dry_run: bool = False) -> tupl
     changes: tuple[Change, ...] = ()
     try:
         with sessions.write(ctx.engine) as session:
-            changes = plan(wanted, _present(session, wanted))
+            present = _present(session, wanted)
             _carry_out(ctx, session, wanted, actor)
+            changes = plan(wanted, present)
             if dry_run:
                 raise _Undo
     except _Undo:
@@ -96,6 +98,7 @@ def _settings(row: Endpoint) -> dict[str, Any]:
         "device": row.device,
         "handler": row.handler,
         "memory_bytes": row.memory_bytes,
+        "options": serving_options.nested(endpoints.options(row)),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from control_plane.domain.endpoint import AgentPhase, EndpointGoal
 from control_plane.domain.goal import Wish, check_wish
 from control_plane.domain.health import AgentFacts, EndpointFacts, assess
+from control_plane.domain.options import Patch
 from control_plane.domain.views import AgentView, EndpointView, EventView, Page, Prediction
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.registry import endpoints
@@ -35,17 +36,27 @@ def deploy(
     device: str | None = None,
     handler: str | None = None,
     memory_bytes: int | None = None,
+    options: Patch | None = None,
     expected_revision: int | None = None,
 ) -> EndpointView:
     """Create the endpoint, or have it serve another version or other settings; it is then wanted running.
 
     None keeps a setting's present value (on creation: 1 replica, 1 thread, "auto", the version's handler, the
-    default memory limit); memory_bytes 0 goes back to the default limit. Repeating it changes nothing.
+    default memory limit); memory_bytes 0 goes back to the default limit. options: what to change of the
+    serving options, by their names in `ServingOptions`; null goes back to a default. Repeating it changes
+    nothing.
     expected_revision: the revision the caller saw (0: there was no such endpoint); a ConflictError says what
     it is now and who changed it. Raises InvalidInputError, NotFoundError, and ConflictError for an archived
     version.
     """
-    wish = Wish(replicas=replicas, threads=threads, device=device, handler=handler, memory_bytes=memory_bytes)
+    wish = Wish(
+        replicas=replicas,
+        threads=threads,
+        device=device,
+        handler=handler,
+        memory_bytes=memory_bytes,
+        options=options,
+    )
     with sessions.write(ctx.engine) as session:
         goals.deploy(ctx, session, name, version_ref, wish, actor=actor, expected_revision=expected_revision)
     return get(ctx, name)
@@ -171,6 +182,8 @@ def agent_view(row: Agent) -> AgentView:
         created_at=row.created_at,
         ready_at=row.ready_at,
         ended_at=row.ended_at,
+        check=endpoints.health_check(row),
+        effect=endpoints.effect(row),
     )
 
 
@@ -221,6 +234,7 @@ def _view(ctx: Context, row: Endpoint, shown: Sequence[Agent], now: float) -> En
         device=row.device,
         threads=row.threads,
         memory_bytes=row.memory_bytes,
+        options=endpoints.options(row),
         revision=row.revision,
         url=f"{ctx.settings.gateway_url}/e/{row.name}",
         agents=_live_and_latest_failed(shown),
@@ -231,17 +245,18 @@ def _view(ctx: Context, row: Endpoint, shown: Sequence[Agent], now: float) -> En
 
 
 def _facts(row: Endpoint, shown: Sequence[Agent]) -> tuple[AgentFacts, ...]:
-    wanted = asdict(endpoints.wanted_spec(row))
+    wanted = endpoints.wanted_spec(row)
     return tuple(
         AgentFacts(
             id=agent.id,
             version_ref=agent.version.ref,
             phase=agent.phase,
-            current=agent.spec == wanted,
+            current=endpoints.spec_of(agent) == wanted,
             in_traffic="gateway" in agent.timings_s,
             reason=agent.reason,
             ready_at=agent.ready_at,
             ended_at=agent.ended_at,
+            check=endpoints.health_check(agent),
         )
         for agent in shown
     )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from typing import Any
 
+import msgspec
 from sqlalchemy.orm import Session
 
+from control_plane.domain import options as serving_options
 from control_plane.domain.endpoint import EndpointGoal
 from control_plane.domain.goal import Goal, Wish, check_wish
 from control_plane.domain.names import check_label
-from control_plane.errors import ConflictError, NotFoundError
+from control_plane.errors import ConflictError, InvalidInputError, NotFoundError
 from control_plane.registry import endpoints
 from control_plane.registry import events as event_rows
 from control_plane.registry import session as sessions
@@ -104,6 +107,7 @@ def goal_of(row: Endpoint) -> Goal:
         handler=row.handler,
         memory_bytes=row.memory_bytes,
         restart=row.restart,
+        options=endpoints.options(row),
     )
 
 
@@ -125,6 +129,11 @@ def _check_deployable(ctx: Context, version: Version, goal: Goal) -> None:
     if version.archived_at is not None:
         raise ConflictError(f"{version.ref} is archived", next_step="Restore it, or deploy another version.")
     catalogs.check_handler(ctx, goal.handler, version.format)
+    if goal.options.execution.compile and version.format == "torchscript":
+        raise InvalidInputError(
+            f"torch.compile does not apply to TorchScript, which {version.ref} is",
+            next_step="Turn the option off, or register the model as an exported program.",
+        )
 
 
 def _store(session: Session, row: Endpoint | None, name: str, goal: Goal, actor: str) -> None:
@@ -142,6 +151,7 @@ def _store(session: Session, row: Endpoint | None, name: str, goal: Goal, actor:
             device=goal.device,
             handler=goal.handler,
             memory_bytes=goal.memory_bytes,
+            options=msgspec.to_builtins(goal.options),
             restart=0,
             revision=1,
             serving_version_id=None,
@@ -157,6 +167,7 @@ def _write(row: Endpoint, goal: Goal) -> None:
     row.goal, row.version_id, row.restart = goal.state, goal.version_id, goal.restart
     row.replicas, row.threads, row.device = goal.replicas, goal.threads, goal.device
     row.handler, row.memory_bytes = goal.handler, goal.memory_bytes
+    row.options = msgspec.to_builtins(goal.options)
     row.revision += 1
     row.updated_at = time.time()
 
@@ -164,12 +175,8 @@ def _write(row: Endpoint, goal: Goal) -> None:
 def _record_deploy(
     session: Session, name: str, version: Version, before: Goal | None, after: Goal, actor: str
 ) -> None:
-    changed = {
-        field: [getattr(before, field), getattr(after, field)]
-        for field in ("replicas", "threads", "device", "handler", "memory_bytes")
-        if before is not None and getattr(before, field) != getattr(after, field)
-    }
-    settings = ", ".join(f"{field} {new}" for field, (_, new) in changed.items())
+    changed = _changes(before, after)
+    settings = ", ".join(f"{field} {serving_options.told(new)}" for field, (_, new) in changed.items())
     events.record(
         session,
         at=time.time(),
@@ -181,6 +188,21 @@ def _record_deploy(
         replicas=after.replicas,
         changed=changed,
     )
+
+
+def _changes(before: Goal | None, after: Goal) -> dict[str, list[Any]]:
+    """Old and new value of every setting that differs; of a new endpoint, the options that are not usual."""
+    new = {**_settings(after), **serving_options.flat(after.options)}
+    if before is not None:
+        old = {**_settings(before), **serving_options.flat(before.options)}
+    else:
+        old = {**_settings(after), **serving_options.flat(serving_options.DEFAULT)}
+    return {name: [old[name], value] for name, value in new.items() if old[name] != value}
+
+
+def _settings(goal: Goal) -> dict[str, Any]:
+    fields = ("replicas", "threads", "device", "handler", "memory_bytes")
+    return {field: getattr(goal, field) for field in fields}
 
 
 def _check_revision(session: Session, row: Endpoint | None, expected: int | None) -> None:

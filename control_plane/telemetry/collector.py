@@ -172,20 +172,40 @@ def _answer(finished: Future[str], agent: MeasuredAgent) -> str | None:
 
 def _agent_sources(agent: MeasuredAgent) -> tuple[Source, ...]:
     where = agent.labels
-    return (
-        Source(metric_names.IN_FLIGHT, series.AGENT_IN_FLIGHT, SampleKind.GAUGE, (), added=where),
-        Source(metric_names.MEMORY_USAGE_BYTES, _ANY_MEMORY, SampleKind.GAUGE, ("kind",), added=where),
-        Source(
-            metric_names.QUEUE_DURATION_SECONDS, series.AGENT_QUEUE, SampleKind.HISTOGRAM, (), added=where
-        ),
-        Source(
-            metric_names.INFERENCE_DURATION_SECONDS,
-            series.AGENT_INFERENCE,
-            SampleKind.HISTOGRAM,
-            (),
-            added=where,
-        ),
+    histograms = (
+        (metric_names.QUEUE_DURATION_SECONDS, series.AGENT_QUEUE),
+        (metric_names.INFERENCE_DURATION_SECONDS, series.AGENT_INFERENCE),
+        (metric_names.REQUEST_DURATION_SECONDS, series.AGENT_REQUEST),
+        (metric_names.PREDICT_DURATION_SECONDS, series.AGENT_PREDICT),
     )
+    gauges: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+        (metric_names.IN_FLIGHT, series.AGENT_IN_FLIGHT, ()),
+        (metric_names.QUEUE_DEPTH, series.AGENT_QUEUE_DEPTH, ()),
+        (metric_names.MEMORY_USAGE_BYTES, _ANY_MEMORY, ("kind",)),
+    )
+    return (
+        *(Source(name, stored, SampleKind.HISTOGRAM, (), added=where) for name, stored in histograms),
+        *(Source(name, stored, SampleKind.GAUGE, labels, added=where) for name, stored, labels in gauges),
+        *_agent_counters(where),
+    )
+
+
+def _agent_counters(where: Mapping[str, str]) -> Iterator[Source]:
+    """Counters; those that only mean something together are stored as one, told apart by `code`."""
+    pairs = (
+        (f"{metric_names.BATCH_ROWS}_sum", series.AGENT_BATCHES, "rows"),
+        (f"{metric_names.BATCH_ROWS}_count", series.AGENT_BATCHES, "batches"),
+        (_family(metric_names.CACHE_HITS_TOTAL), series.AGENT_CACHE, "hit"),
+        (_family(metric_names.CACHE_MISSES_TOTAL), series.AGENT_CACHE, "miss"),
+    )
+    for exported, stored, code in pairs:
+        yield Source(exported, stored, SampleKind.COUNTER, (), added={**where, "code": code})
+    rejected = _family(metric_names.REJECTED_TOTAL)
+    yield Source(rejected, series.AGENT_REJECTED, SampleKind.COUNTER, ("reason",), added=where)
+
+
+def _family(total: str) -> str:
+    return total.removesuffix("_total")
 
 
 _ANY_MEMORY: Final = "memory"

@@ -129,6 +129,13 @@ def _ratio(series: Series, group: Sequence[Stored], over: Window) -> Floats:
     return _divide(_sums(chosen, over), _sums(group, over))
 
 
+def _mean(series: Series, group: Sequence[Stored], over: Window) -> Floats:
+    chosen = [one.labels.get("code", "").startswith(series.codes) for one in group]
+    upper = [one for one, mine in zip(group, chosen, strict=True) if mine]
+    lower = [one for one, mine in zip(group, chosen, strict=True) if not mine]
+    return _divide(_sums(upper, over), _sums(lower, over))
+
+
 def _gauge(_: Series, group: Sequence[Stored], over: Window) -> Floats:
     total, seen = np.zeros(over.steps), np.zeros(over.steps, bool)
     for one in group:
@@ -191,6 +198,7 @@ def quantiles(counts: Ints, bounds: Sequence[float], q: float) -> Floats:
 _CALCULATIONS = {
     SeriesKind.RATE: _rate,
     SeriesKind.RATIO: _ratio,
+    SeriesKind.MEAN: _mean,
     SeriesKind.GAUGE: _gauge,
     SeriesKind.QUANTILE: _quantile,
 }

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,7 +21,8 @@ from control_plane.telemetry.samples import Key, Labels, SampleKind, Total, labe
 class Source:
     """One exported name and what it is stored as.
 
-    exported: without the `_total` or `_bucket` ending; labels: those kept; scale: multiplies gauge values and
+    exported: without the `_total` or `_bucket` ending; a histogram's `_sum` or `_count` may be read as a
+    counter of its own; labels: those kept; scale: multiplies gauge values and
     bucket bounds (1e-6 turns microseconds into seconds); added: labels every sample of it gets.
     """
 
@@ -30,6 +32,12 @@ class Source:
     labels: tuple[str, ...]
     scale: float = 1.0
     added: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """The name under which it is exported, together with what belongs to it."""
+        whole = self.kind is not SampleKind.COUNTER
+        return self.exported if whole else self.exported.removesuffix("_sum").removesuffix("_count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +50,17 @@ class Reading:
 
 def read(text: str, sources: Iterable[Source]) -> Reading:
     """Return the values of *sources* in *text*. Raises ValueError when it is not in the text format."""
-    wanted = {source.exported: source for source in sources}
+    wanted: defaultdict[str, list[Source]] = defaultdict(list)
+    for source in sources:
+        wanted[source.family].append(source)
     totals: list[Total] = []
     gauges: dict[Key, float] = defaultdict(float)
     for family in text_string_to_metric_families(text):
-        source = wanted.get(family.name)
-        if source is None:
-            continue
-        if source.kind is SampleKind.GAUGE:
-            _add_gauges(gauges, family, source)
-        else:
-            totals += (
-                _histograms(family, source)
-                if source.kind is SampleKind.HISTOGRAM
-                else _counters(family, source)
-            )
+        for source in wanted.get(family.name, ()):
+            if source.kind is SampleKind.GAUGE:
+                _add_gauges(gauges, family, source)
+            else:
+                totals += _READERS[source.kind](family, source)
     return Reading(totals, dict(gauges))
 
 
@@ -94,3 +98,6 @@ def _histogram(name: str, labels: Labels, buckets: list[tuple[float, float]]) ->
     single = tuple(new - old for new, old in zip(counts, [0, *counts], strict=False))
     bounds = tuple(round(bound, 9) for bound, _ in buckets if math.isfinite(bound))
     return Total(Key(name, labels, SampleKind.HISTOGRAM, bounds), float(counts[-1]), single)
+
+
+_READERS: Final = {SampleKind.COUNTER: _counters, SampleKind.HISTOGRAM: _histograms}

@@ -19,7 +19,8 @@ FINE_RANGE_S: Final = 1200
 """Longer windows are drawn from 30 s sums: less to read, and still enough points for a chart."""
 PANELS: Final = (
     "request_rate", "error_rate", "client_error_rate", "latency_p50", "latency_p90", "latency_p99",
-    "queue_p99", "agent_cpu", "agent_memory", "agent_in_flight",
+    "queue_p99", "predict_p99", "batch_rows", "cache_hit_ratio", "rejected_rate", "queue_depth",
+    "agent_cpu", "agent_memory", "agent_in_flight",
     "gpu_utilization", "gpu_memory", "gpu_temperature", "host_cpu", "host_memory",
 )  # fmt: skip
 NOTHING_YET: Final = "nothing measured in this time"
@@ -83,7 +84,7 @@ def _panel(wanted: Series, reader: _Reader) -> dict[str, Any]:
 def _why_empty(wanted: Series, reader: _Reader) -> str:
     if wanted.name.startswith(_GPU_PREFIX) and reader.has_gpu() is False:
         return host.NO_GPU
-    return NOTHING_YET
+    return wanted.empty or NOTHING_YET
 
 
 def _line(line: Line, x_ms: list[int]) -> dict[str, Any]:
@@ -91,8 +92,9 @@ def _line(line: Line, x_ms: list[int]) -> dict[str, Any]:
 
 
 def line_name(labels: Mapping[str, str]) -> str:
-    """Return what a legend calls a line: `digits · digits@2 · a1b2c3`."""
+    """Return what a legend calls a line: `digits · digits@2 · a1b2c3` or `digits · digits@2 · queue full`."""
     if "endpoint" not in labels:
         return " · ".join(labels.values()) or "this machine"
-    named = [labels["endpoint"] or "no endpoint", labels.get("version", ""), labels.get("agent", "")]
+    ends = (labels.get(name, "") for name in ("version", "agent"))
+    named = [labels["endpoint"] or "no endpoint", *ends, labels.get("reason", "").replace("_", " ")]
     return " · ".join(part for part in named if part)

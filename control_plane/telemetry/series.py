@@ -28,6 +28,15 @@ AGENT_DEVICE_MEMORY: Final = "agent_device_memory_bytes"
 AGENT_IN_FLIGHT: Final = metric_names.IN_FLIGHT
 AGENT_QUEUE: Final = metric_names.QUEUE_DURATION_SECONDS
 AGENT_INFERENCE: Final = metric_names.INFERENCE_DURATION_SECONDS
+AGENT_REQUEST: Final = metric_names.REQUEST_DURATION_SECONDS
+AGENT_PREDICT: Final = metric_names.PREDICT_DURATION_SECONDS
+AGENT_QUEUE_DEPTH: Final = metric_names.QUEUE_DEPTH
+AGENT_BATCHES: Final = "agent_batches"
+"""Counter {endpoint, version, agent, code}: code `rows` counts rows, `batches` the batches they ran in."""
+AGENT_CACHE: Final = "agent_cache_lookups"
+"""Counter {endpoint, version, agent, code}: requests looked up in the response cache, `hit` or `miss`."""
+AGENT_REJECTED: Final = "agent_rejected"
+"""Counter {endpoint, version, agent, reason}: requests answered with an error that is not the model's."""
 HOST_CPU: Final = "host_cpu_percent"
 """Gauge {}: processor time of the machine; 100 is all its cores."""
 HOST_MEMORY: Final = "host_memory_used_bytes"
@@ -48,6 +57,8 @@ class SeriesKind(StrEnum):
     """Increments per second."""
     RATIO = "ratio"
     """Share of increments whose `code` starts with one of `codes`, in [0, 1]; a gap without any increment."""
+    MEAN = "mean"
+    """Increments whose `code` starts with one of `codes`, for each other one: rows a batch; a gap without."""
     QUANTILE = "quantile"
     """The `quantile` of merged histograms; a gap without any observation."""
     GAUGE = "gauge"
@@ -66,6 +77,8 @@ class Series:
     group_by: tuple[str, ...] = ("endpoint", "version")
     quantile: float = 0.5
     codes: tuple[str, ...] = ()
+    empty: str | None = None
+    """What no data at all means, where it means more than that nothing was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +122,36 @@ CATALOG: Final[tuple[Series, ...]] = (
     *_quantiles("first_byte", "Time to first byte", GATEWAY_FIRST_BYTE),
     *_quantiles("queue", "Wait for the model", AGENT_QUEUE),
     *_quantiles("inference", "Inference", AGENT_INFERENCE),
+    *_quantiles("agent_request", "Request in the agent", AGENT_REQUEST),
+    *_quantiles("predict", "Model", AGENT_PREDICT),
+    Series(
+        "batch_rows",
+        "Batch size (rows)",
+        "rows",
+        SeriesKind.MEAN,
+        AGENT_BATCHES,
+        codes=("rows",),
+        empty="no batch was run in this time",
+    ),
+    Series("queue_depth", "Queue depth", "requests", SeriesKind.GAUGE, AGENT_QUEUE_DEPTH),
+    Series(
+        "cache_hit_ratio",
+        "Cache hit ratio",
+        "share",
+        SeriesKind.RATIO,
+        AGENT_CACHE,
+        codes=("hit",),
+        empty="no response cache was asked in this time; an endpoint's serving options turn it on",
+    ),
+    Series(
+        "rejected_rate",
+        "Rejected requests per second by reason",
+        "requests/s",
+        SeriesKind.RATE,
+        AGENT_REJECTED,
+        ("endpoint", "version", "reason"),
+        empty="agents rejected no request in this time",
+    ),
     Series("agent_cpu", "Agent CPU", "%", SeriesKind.GAUGE, AGENT_CPU, _AGENT),
     Series("agent_memory", "Agent memory", "bytes", SeriesKind.GAUGE, AGENT_MEMORY, _AGENT),
     Series("agent_device_memory", "Agent GPU memory", "bytes", SeriesKind.GAUGE, AGENT_DEVICE_MEMORY, _AGENT),

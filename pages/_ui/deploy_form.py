@@ -8,13 +8,14 @@ from typing import Final
 import streamlit as st
 
 from control_plane.domain.endpoint import EndpointGoal
+from control_plane.domain.options import DEFAULT
 from control_plane.domain.views import EndpointView, VersionDetail
 from control_plane.services import catalogs, endpoints, versions
 from control_plane.services.context import Context
 from control_plane.ui import current
 from control_plane.ui.viewmodels import deployment
 from control_plane.ui.viewmodels.endpoints import devices, suggested_name
-from pages._ui import actions, links, markup, shell
+from pages._ui import actions, links, markup, options_form, shell
 
 OFFERED: Final = 200
 """Versions on offer in the list; others are found with the search of the Versions page."""
@@ -129,10 +130,11 @@ def settings(ctx: Context, version: VersionDetail, *, key: str, present: Endpoin
         placeholder="machine default",
         help="Per replica.",
     )
+    options_form.draw(key, present.options if present else DEFAULT)
 
 
 def chosen_settings(key: str) -> deployment.Choice:
-    """What the widgets under *key* hold now."""
+    """What the widgets under *key* hold now. Raises InvalidInputError."""
     state = st.session_state
     handler = next((state[name] for name in state if str(name).startswith(f"{key}-handler-")), None)
     memory = state.get(f"{key}-memory")
@@ -142,28 +144,33 @@ def chosen_settings(key: str) -> deployment.Choice:
         device=str(state[f"{key}-device"]),
         handler=handler,
         memory_bytes=int(memory or 0) * MIB,
+        options=options_form.chosen(key),
     )
 
 
 def deploy(name: str, ref: str, revision: int | None, key: str) -> None:
     """Callback: deploy with the settings under *key*, unless the endpoint changed since *revision*."""
-    choice = chosen_settings(key)
     ctx = current.context()
     actions.act(
-        lambda: endpoints.deploy(
-            ctx,
-            name,
-            ref,
-            actor=actions.ACTOR,
-            replicas=choice.replicas,
-            threads=choice.threads,
-            device=choice.device,
-            handler=choice.handler,
-            memory_bytes=choice.memory_bytes,
-            expected_revision=revision,
-        ),
+        lambda: _deploy(ctx, name, ref, revision, chosen_settings(key)),
         f"Deploying {ref} to {name}",
         then={"name": name, "deploy": None},
+    )
+
+
+def _deploy(ctx: Context, name: str, ref: str, revision: int | None, choice: deployment.Choice) -> None:
+    endpoints.deploy(
+        ctx,
+        name,
+        ref,
+        actor=actions.ACTOR,
+        replicas=choice.replicas,
+        threads=choice.threads,
+        device=choice.device,
+        handler=choice.handler,
+        memory_bytes=choice.memory_bytes,
+        options=choice.options,
+        expected_revision=revision,
     )
 
 

@@ -13,7 +13,7 @@ from control_plane.services import endpoints, versions
 from control_plane.services.context import Context
 from control_plane.ui import current
 from control_plane.ui.components.live_charts import live_charts
-from control_plane.ui.viewmodels import activity, live
+from control_plane.ui.viewmodels import activity, badges, live
 from control_plane.ui.viewmodels import endpoints as views
 from pages._ui import actions, client_code, deploy_form, links, markup, playground, shell
 from pages._ui.guard import refreshing
@@ -42,7 +42,7 @@ def _headline(name: str) -> None:
     view = endpoints.get(current.context(), name)
     st.html(markup.headline(view.name, view.health, views.version_words(view), view.sentence))
     agent = views.shown_strip(view)
-    if agent is not None and view.health != "ready":
+    if agent is not None and (agent.phase != "ready" or view.health not in {"ready", "degraded"}):
         st.html(markup.steps(views.steps(agent, time.time())))
     failure = views.latest_failure(view)
     if failure is not None:
@@ -83,13 +83,20 @@ def _agents_now(name: str) -> None:
         if not agents:
             st.html(markup.text("No agent is running."))
         for agent in agents[:8]:
-            took = views.time_to_ready(agent)
-            st.html(
-                markup.agent_line(
-                    agent.id, agent.phase, agent.version_ref, f"ready in {took}" if took else ""
-                )
-                + markup.steps(views.steps(agent, time.time()))
-            )
+            st.html(_agent(agent, time.time()))
+
+
+def _agent(agent: AgentView, now: float) -> str:
+    took = views.time_to_ready(agent)
+    line = markup.agent_line(
+        agent.id,
+        agent.phase,
+        agent.version_ref,
+        f"ready in {took}" if took else "",
+        badges.check(agent.check.state) if agent.ready_at else None,
+    )
+    notes = "".join(markup.text(note) for note in views.agent_notes(agent, now))
+    return line + markup.steps(views.steps(agent, now)) + notes
 
 
 def _address(view: EndpointView) -> None:

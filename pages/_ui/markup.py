@@ -221,11 +221,12 @@ def headline(name: str, health: str, version: str, sentence: str) -> str:
     )
 
 
-def agent_line(agent_id: str, phase: str, version: str, note: str) -> str:
-    """One agent: id, phase, version."""
+def agent_line(agent_id: str, phase: str, version: str, note: str, check: Badge | None = None) -> str:
+    """One agent: id, phase, what its self-test says, version."""
+    tested = pill(check) if check else ""
     soft = f'<span class="sb-soft">{escape(note)}</span>' if note else ""
     name = f'<span class="sb-mono">{escape(agent_id)}</span>'
-    return f'<div class="sb-agent">{name}{pill(phase)}{_quiet(version)}{soft}</div>'
+    return f'<div class="sb-agent">{name}{pill(phase)}{tested}{_quiet(version)}{soft}</div>'
 
 
 def _quiet(words: str) -> str:
@@ -236,7 +237,9 @@ def agent_table(rows: Sequence[Mapping[str, object]]) -> str:
     """Agents with their phase as a badge."""
     shown = [{**row, "Phase": badge(str(row["Phase"]))} for row in rows]
     return table(
-        shown, mono=("Agent", "Version", "PID"), tight=("Agent", "Ready in", "Started", "Phase", "Version")
+        shown,
+        mono=("Agent", "Version", "PID"),
+        tight=("Agent", "PID", "Ready in", "Started", "Phase", "Version", "Self-test"),
     )
 
 

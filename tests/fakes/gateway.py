@@ -22,6 +22,8 @@ class FakeGateway:
         self.backends: dict[Key, frozenset[str]] = {}
         self.weights: dict[str, dict[str, float]] = {}
         self.problem: str | None = None
+        self.failing: set[str] = set()
+        """Agents that do not pass health checks."""
         self._healthy: dict[Key, int] = {}
         self._active: dict[Key, int] = {}
 
@@ -56,7 +58,7 @@ class FakeGateway:
         return GatewayState(live=True, backends=states, weights=self.weights, problem=self.problem)
 
     def _state(self, key: Key, agents: frozenset[str]) -> BackendState:
-        healthy = min(len(agents), self._healthy.get(key, len(agents)))
+        healthy = min(len(agents - self.failing), self._healthy.get(key, len(agents)))
         return BackendState(agents=agents, healthy=healthy, active_requests=self._active.get(key, 0))
 
     def _refuse(self, wrong: set[Key], sentence: str) -> None:

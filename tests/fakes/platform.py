@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from control_plane.errors import UnavailableError
 from control_plane.platforms.base import TAIL_LINES, Addresses, AgentExit, AgentProcess
 from control_plane.platforms.exits import in_words
 from serving_agent.contract.manifest import Manifest
-from serving_agent.contract.status import AgentStatus, Phase
+from serving_agent.contract.status import AgentStatus, CheckStatus, OptionsEffect, Phase
+
+HEALTHY = CheckStatus(state="healthy")
 
 
 @dataclass
@@ -24,6 +27,9 @@ class FakeAgent:
     obeys: bool = True
     """Whether it ends when asked to."""
     asked: int = 0
+    examples: Mapping[str, Any] | None = None
+    check: CheckStatus = HEALTHY
+    effect: OptionsEffect | None = None
     timings_s: dict[str, float] = field(default_factory=lambda: {"import": 0.5, "load": 0.2, "warm": 0.1})
 
 
@@ -52,14 +58,14 @@ class FakePlatform:
     def running(self) -> Mapping[str, AgentProcess]:
         return {agent_id: agent.process for agent_id, agent in self.agents.items()}
 
-    def start(self, manifest: Manifest) -> AgentProcess:
+    def start(self, manifest: Manifest, examples: Mapping[str, Any] | None = None) -> AgentProcess:
         if self.refuse is not None:
             raise UnavailableError(self.refuse)
         agent_id = manifest.agent_id
         if agent_id not in self.agents:
             self._next_pid += 1
             process = AgentProcess(agent_id, self._next_pid, self._clock())
-            self.agents[agent_id] = FakeAgent(manifest, process, self.first_phase)
+            self.agents[agent_id] = FakeAgent(manifest, process, self.first_phase, examples=examples)
             self.started[agent_id] = self.started.get(agent_id, 0) + 1
             self.exits.pop(agent_id, None)
         if self.lose_replies:
@@ -129,4 +135,6 @@ def _status(agent: FakeAgent) -> AgentStatus:
         timings_s=agent.timings_s,
         in_flight=agent.in_flight,
         device="cpu",
+        check=agent.check,
+        effect=agent.effect,
     )

@@ -13,10 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from control_plane.config import Settings, prepare_home
-from control_plane.domain.endpoint import ServingSpec
 from control_plane.domain.views import Example, Reason
 from control_plane.registry import migrate
 from control_plane.registry import session as sessions
+from control_plane.registry.endpoints import spec_json, wanted_spec
 from control_plane.registry.tables import Agent, Endpoint, Job, Lease, Upload, new_id
 from control_plane.services import endpoints, registration, versions
 from control_plane.services.context import Context, open_context
@@ -91,15 +91,6 @@ def deploy(ctx: Context, name: str, ref: str, *, phases: tuple[str, ...], replic
 
 
 def _agent(row: Endpoint, phase: str, index: int) -> Agent:
-    spec = ServingSpec(
-        version_id=row.version_id,
-        version_ref=row.version.ref,
-        handler=row.handler,
-        device=row.device,
-        threads=row.threads,
-        memory_bytes=row.memory_bytes,
-        restart=row.restart,
-    )
     keys = {"starting": 0, "loading": 2, "warming": 3}.get(phase, 5 if phase == "ready" else 2)
     failed = phase == "failed"
     now = time.time()
@@ -107,7 +98,7 @@ def _agent(row: Endpoint, phase: str, index: int) -> Agent:
         id=f"{row.id[:4]}{index}",
         endpoint_id=row.id,
         version_id=row.version_id,
-        spec=asdict(spec),
+        spec=spec_json(wanted_spec(row)),
         phase=phase,
         pid=4000 + index,
         device="cpu",
@@ -119,6 +110,10 @@ def _agent(row: Endpoint, phase: str, index: int) -> Agent:
         else None,
         created_at=now - 300 - index if phase == "ready" else now - 3,
         ready_at=now - 298 if phase == "ready" else None,
+        health_check={"state": "healthy", "since": now - 297} if phase == "ready" else None,
+        effect={"plain_s": 0.0051, "optimized_s": 0.003, "largest_difference": 0.003}
+        if phase == "ready"
+        else None,
         ended_at=now - 1 if failed else None,
     )
 
@@ -163,11 +158,29 @@ def measure(ctx: Context, endpoint: str, version: str, *, minutes: float = 4.0) 
                 Sample(
                     Key(series.AGENT_MEMORY, labels_of({**where, "agent": "a1b2"})), 3.1e8 + 4e6 * wave, 2.0
                 ),
+                *_served(where, count, wave),
                 Sample(Key(series.HOST_CPU), 41 + 12 * wave + draw.random(), 2.0),
                 Sample(Key(series.HOST_MEMORY), 5.1e9 + 1e8 * wave, 2.0),
                 Sample(Key(series.GPU_COUNT), 0, 2.0),
             ],
         )
+
+
+def _served(where: dict[str, str], requests: int, wave: float) -> list[Sample]:
+    """What one agent tells of its batches, its cache and what it refused."""
+    own = {**where, "agent": "a1b2"}
+    counted = {
+        (series.AGENT_BATCHES, "code", "rows"): requests,
+        (series.AGENT_BATCHES, "code", "batches"): round(requests / (6 + 2 * wave)),
+        (series.AGENT_CACHE, "code", "hit"): round(requests * (0.4 + 0.1 * wave)),
+        (series.AGENT_CACHE, "code", "miss"): round(requests * (0.6 - 0.1 * wave)),
+        (series.AGENT_REJECTED, "reason", "queue_full"): max(0, round(20 * wave)),
+        (series.AGENT_REJECTED, "reason", "deadline"): max(0, round(5 * wave - 2)),
+    }
+    return [
+        Sample(Key(name, labels_of({**own, label: word}), SampleKind.COUNTER), value, 2.0)
+        for (name, label, word), value in counted.items()
+    ]
 
 
 def _spread(count: int, centre: int, draw: random.Random) -> tuple[int, ...]:

@@ -137,7 +137,7 @@ def _serving(stack: Stack) -> bool:
         status = stack.api.get("/status").json()
     except httpx.TransportError:
         return False
-    return status.get("controller") == "leading" and status.get("gateway") == "serving"
+    return bool(status.get("controller") == "leading" and status.get("gateway") == "serving")
 
 
 def stop(stack: Stack) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from control_plane.controller import actions as act
+from control_plane.controller import judgement
 from control_plane.controller.observe import Since, routed
 from control_plane.controller.snapshot import (
     AgentSeen,
@@ -20,8 +21,10 @@ from control_plane.controller.snapshot import (
 )
 from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal, ServingSpec
 from control_plane.gateway.traffic_plan import TrafficPlan
-from serving_agent.contract.status import AgentStatus, Phase
+from serving_agent.contract.status import AgentStatus, CheckStatus, OptionsEffect, Phase
 from tests.fakes.gateway import FakeGateway
+
+HEALTHY = CheckStatus(state="healthy")
 
 
 class UnsafeError(AssertionError):
@@ -47,6 +50,13 @@ class Process:
     phase: Phase = "starting"
     silent: bool = False
     in_flight: int = 0
+    check: CheckStatus = HEALTHY
+    effect: OptionsEffect | None = None
+
+    @property
+    def fails_tests(self) -> bool:
+        """Whether it says on /ready that it is not, because its own tests keep failing."""
+        return self.check.failures >= judgement.UNREADY_FAILURES
 
 
 @dataclass
@@ -71,7 +81,7 @@ class World:
 
     def restart_controller(self) -> None:
         """What a controller only remembers is lost; what is written stays."""
-        self._silent, self._unrouted, self._draining = Since(), Since(), Since()
+        self._silent, self._unrouted, self._draining, self._failing = Since(), Since(), Since(), Since()
         self._unrouted_s: dict[str, float] = {}
 
     # -- the operator ------------------------------------------------------------------------------------
@@ -85,11 +95,13 @@ class World:
 
     def snapshot(self) -> Snapshot:
         self._count_requests()
+        self.gateway.failing = {agent_id for agent_id, each in self.processes.items() if each.fails_tests}
         gateway = self.gateway.observe()
         agents = [self._seen(row) for row in self.rows.values()]
         live = [agent for agent in agents if agent.phase in LIVE_PHASES]
         silent = self._silent.update([a.id for a in live if a.process and not a.status], self.now)
         draining = self._draining.update([a.id for a in live if a.phase is AgentPhase.DRAINING], self.now)
+        failing = self._failing.update([a.id for a in live if judgement.failing(a)], self.now)
         unrouted = self._unrouted.update(
             [a.id for a in live if not routed(a, a.endpoint_id, gateway)], self.now
         )
@@ -100,6 +112,7 @@ class World:
                 silent_s=silent.get(agent.id, 0.0),
                 draining_s=draining.get(agent.id, 0.0),
                 unrouted_s=unrouted.get(agent.id, 0.0),
+                failing_s=failing.get(agent.id, 0.0),
             )
             for agent in agents
         )
@@ -124,7 +137,13 @@ class World:
         if process is None:
             return replace(row, process=None, exit=self.exits.get(row.id), status=None)
         status = AgentStatus(
-            phase=process.phase, agent_id=row.id, version=row.version, digest="d", in_flight=process.in_flight
+            phase=process.phase,
+            agent_id=row.id,
+            version=row.version,
+            digest="d",
+            in_flight=process.in_flight,
+            check=process.check,
+            effect=process.effect,
         )
         seen = ProcessSeen(process.pid, process.started_at)
         return replace(row, process=seen, status=None if process.silent else status)
@@ -139,10 +158,14 @@ class World:
                 ready_at = action.at if action.phase is AgentPhase.READY else None
                 timings = action.timings_s
                 self._change(action.agent_id, phase=action.phase, ready_at=ready_at, timings_s=timings)
+            case act.RecordCheck():
+                self._change(action.agent_id, check=action.check, effect=action.effect)
             case act.RecordInTraffic():
                 timings = {**self.rows[action.agent_id].timings_s, "gateway": action.gateway_s}
                 self._change(action.agent_id, timings_s=timings)
             case act.FailAgent():
+                if "test inference" in action.reason:
+                    self._refuse_to_run_short(action.agent_id)
                 self._change(action.agent_id, phase=AgentPhase.FAILED, ended_at=action.at)
             case act.EndAgent():
                 self._change(action.agent_id, phase=AgentPhase.STOPPED, ended_at=action.at)
@@ -212,6 +235,22 @@ class World:
         patient = self._unrouted_s.get(agent_id, 0.0) >= self.limits.drain_timeout_s
         if process.in_flight and not forced and not patient and not process.silent:
             raise UnsafeError(f"{agent_id} was ended with {process.in_flight} requests under way")
+
+    def _refuse_to_run_short(self, agent_id: str) -> None:
+        """An agent that fails its tests may go when as many as wanted are left, one of them sound or none
+        better than itself."""
+        row = self.rows[agent_id]
+        others = [
+            r.id
+            for r in self.rows.values()
+            if r.spec == row.spec and r.endpoint_id == row.endpoint_id and r.id != agent_id
+        ]
+        left = [a for a in others if self.rows[a].phase in LIVE_PHASES and a in self.processes]
+        members = self.gateway.backends.get((row.endpoint_id, row.version), frozenset())
+        sound = [a for a in left if a in members and not self.processes[a].fails_tests]
+        as_bad = all(self.processes[a].fails_tests for a in left)
+        if not (sound or as_bad) or len(left) < self.endpoints[row.endpoint_id].replicas:
+            raise UnsafeError(f"{agent_id} fails its tests, but there is no one in its place")
 
     def _publish_backends(self, plans: tuple[TrafficPlan, ...]) -> None:
         for plan in plans:

@@ -13,7 +13,7 @@ from tests.fakes.stack import Stack, free_ports
 
 pytestmark = pytest.mark.timeout(300)
 
-READING = (("status",), ("models",), ("versions",), ("jobs",), ("events",))
+READING = (("status",), ("models",), ("versions",), ("jobs",), ("events",), ("export",))
 
 
 @pytest.mark.parametrize("command", READING, ids=lambda c: c[0])
@@ -41,6 +41,9 @@ def test_common_options_stand_before_a_command_too(stack: Stack) -> None:
         (("deploy", "x", "nothing@1"), 3, "nothing@1"),
         (("deploy", "Not_A_Label", "nothing@1"), 2, "endpoint name"),
         (("deploy", "x", "nothing@1", "--memory", "plenty"), 2, "not a size"),
+        (("deploy", "x", "nothing@1", "--batch-buckets", "1;2"), 2, "no list of numbers"),
+        (("deploy", "x", "nothing@1", "--max-batch-rows", "9999"), 2, "options.batching.max_rows"),
+        (("deploy", "x", "nothing@1", "--check-interval-s", "0.1"), 2, "must be 0, or from 1 to"),
         (("logs", "nobody"), 3, ""),
         (("scale", "nobody", "2"), 3, "nobody"),
         (("logs", "nobody", "--follow", "--json"), 2, "--follow"),

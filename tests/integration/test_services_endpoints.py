@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from control_plane.domain.endpoint import ServingSpec
 from control_plane.domain.views import Reason
 from control_plane.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
 from control_plane.registry import session as sessions
+from control_plane.registry.endpoints import spec_json, wanted_spec
 from control_plane.registry.tables import Agent, Endpoint, Lease
 from control_plane.services import catalogs, declarative, endpoints, events, jobs, live, system, versions
 from control_plane.services.context import Context
@@ -34,15 +33,6 @@ def add_agent(ctx: Context, name: str, agent_id: str, phase: str, **changes: Any
     """Write an agent as the controller would, for the endpoint's present goal."""
     with sessions.write(ctx.engine) as session:
         row = session.query(Endpoint).filter_by(name=name).one()
-        spec = ServingSpec(
-            row.version_id,
-            row.version.ref,
-            row.handler,
-            row.device,
-            row.threads,
-            row.memory_bytes,
-            row.restart,
-        )
         timings = {"import": 1.5, "gateway": 0.2} if phase == "ready" else {"import": 1.5}
         given = {"created_at": time.time(), "timings_s": timings, **changes}
         session.add(
@@ -50,7 +40,7 @@ def add_agent(ctx: Context, name: str, agent_id: str, phase: str, **changes: Any
                 id=agent_id,
                 endpoint_id=row.id,
                 version_id=row.version_id,
-                spec=asdict(spec),
+                spec=spec_json(wanted_spec(row)),
                 phase=phase,
                 **given,
             )

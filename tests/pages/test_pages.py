@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -12,10 +13,11 @@ from sqlalchemy.orm import Session
 from streamlit.testing.v1 import AppTest
 
 from control_plane.registry import session as sessions
-from control_plane.registry.tables import Job, Upload
+from control_plane.registry.tables import Agent, Job, Upload
 from control_plane.services import endpoints, events, jobs, uploads, versions
 from control_plane.services.context import Context
 from control_plane.ui.components.upload import resumable
+from serving_agent.contract.options import Batching, Cache, Execution, ServingOptions
 from serving_agent.contract.signature import Signature
 from tests.fakes import seeded
 from tests.pages.conftest import PAGES, OpenPage
@@ -151,6 +153,73 @@ def test_redeploying_another_version(filled: Context, open_page: OpenPage) -> No
     app.button(key="redeploy-go").click().run()
     view = endpoints.get(filled, "digits")
     assert (view.version_ref, view.serving_ref, view.replicas) == ("digits@2", "digits@1", 2)
+
+
+def test_serving_options_are_chosen_and_shown(filled: Context, open_page: OpenPage) -> None:
+    app = open_page("endpoints", deploy="digits@2")
+    app.text_input(key="deploy-name-digits").set_value("fast").run()
+    app.number_input(key="deploy-max_rows").set_value(64)
+    app.text_input(key="deploy-buckets").set_value("1, 8, 64")
+    app.toggle(key="deploy-adaptive").set_value(True)
+    app.number_input(key="deploy-cache_mib").set_value(64.0)
+    app.selectbox(key="deploy-autocast").set_value("bf16")
+    app.number_input(key="deploy-max_concurrency").set_value(100)
+    app.button(key="deploy-go").click().run()
+    chosen = endpoints.get(filled, "fast").options
+    assert chosen == ServingOptions(
+        batching=Batching(max_rows=64, buckets=(1, 8, 64), adaptive=True),
+        cache=Cache(max_bytes=64 * 1024**2),
+        execution=Execution(autocast="bf16"),
+        max_concurrency=100,
+    )
+    said = words(open_page("endpoints", name="fast"))
+    assert "up to 64 rows, padded to 1, 8, 64, refuses what would be late" in said
+    assert "64 MiB, answers kept for 60 s" in said
+
+
+def test_redeploying_keeps_the_options_there_are(filled: Context, open_page: OpenPage) -> None:
+    odd = {
+        "cache": {"max_bytes": 1_000_003, "ttl_s": 0.5},
+        "batching": {"max_delay_ms": 0.25, "buckets": [3]},
+    }
+    before = endpoints.deploy(filled, "digits", "digits@1", actor="ana", options=odd)
+    app = open_page("endpoints", name="digits")
+    app.button(key="redeploy-go").click().run()
+    after = endpoints.get(filled, "digits")
+    assert (after.options, after.revision) == (before.options, before.revision)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("1; 2", "no list of numbers"), ("8, 4", "ascending sizes"), ("64", "from 1 to max_rows")],
+)
+def test_unusable_buckets_are_explained(text: str, says: str, filled: Context, open_page: OpenPage) -> None:
+    app = open_page("endpoints", deploy="digits@2")
+    app.text_input(key="deploy-name-digits").set_value("fast").run()
+    app.text_input(key="deploy-buckets").set_value(text)
+    app.button(key="deploy-go").click().run()
+    assert says in words(app)
+    assert "fast" not in {view.name for view in endpoints.list_all(filled)}
+
+
+@pytest.mark.parametrize("tab", ["Overview", "Agents"])
+def test_self_test_and_effect_stand_beside_agents(tab: str, filled: Context, open_page: OpenPage) -> None:
+    with sessions.write(filled.engine) as session:
+        sick = session.query(Agent).filter_by(phase="ready").order_by(Agent.id).first()
+        assert sick is not None
+        sick.health_check = {
+            "state": "unhealthy",
+            "since": time.time() - 90,
+            "last_error": "output 'logits' of the test inference holds NaN",
+            "last_error_at": time.time() - 30,
+            "failing": True,
+        }
+    said = words(open_page("endpoints", name="digits", tab=tab))
+    assert ">Degraded<" in said
+    assert ">Unhealthy<" in said
+    assert ">Healthy<" in said
+    assert re.search(r"The self-test has failed for 1 min 3\d s: output", said)
+    assert "1.7x faster than without options (5.10 ms → 3 ms), finite answers differ by at most 0.003" in said
 
 
 def test_an_unknown_thing_is_a_sentence(filled: Context, open_page: OpenPage) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from control_plane.telemetry.collector import MeasuredAgent, of_interest, with_http_codes
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from control_plane.telemetry import exposition, series
+from control_plane.telemetry.collector import MeasuredAgent, _agent_sources, of_interest, with_http_codes
 from control_plane.telemetry.samples import Key, Sample, SampleKind, Total, labels_of
 from control_plane.telemetry.series import GATEWAY_REQUESTS
+from serving_agent.contract import metric_names
 
 
 def key(**labels: str) -> Key:
@@ -45,3 +49,37 @@ def test_an_agent_is_labelled_by_what_it_serves() -> None:
     agent = MeasuredAgent("a1", "digits", "digits@1", 1, "unix:/a")
 
     assert agent.labels == {"endpoint": "digits", "version": "digits@1", "agent": "a1"}
+
+
+def _exported() -> str:
+    """What an agent with a little traffic exports, under the names of the contract."""
+    registry = CollectorRegistry()
+    given = {"model_name": "m", "endpoint": "digits", "version": "1"}
+    for name in (metric_names.PREDICT_DURATION_SECONDS, metric_names.REQUEST_DURATION_SECONDS):
+        Histogram(name, "about", list(given), registry=registry).labels(**given).observe(0.2)
+    rows = Histogram(metric_names.BATCH_ROWS, "about", list(given), buckets=(1, 8), registry=registry)
+    for size in (1, 7):
+        rows.labels(**given).observe(size)
+    Counter(metric_names.CACHE_HITS_TOTAL, "about", list(given), registry=registry).labels(**given).inc(3)
+    Counter(metric_names.CACHE_MISSES_TOTAL, "about", list(given), registry=registry).labels(**given).inc(9)
+    Gauge(metric_names.QUEUE_DEPTH, "about", list(given), registry=registry).labels(**given).set(5)
+    rejected = Counter(metric_names.REJECTED_TOTAL, "about", [*given, "reason"], registry=registry)
+    rejected.labels(**given, reason="queue_full").inc(4)
+    return generate_latest(registry).decode()
+
+
+def test_every_metric_of_serving_is_read_from_an_agents_text() -> None:
+    agent = MeasuredAgent("a1", "digits", "digits@1", 1, "unix:/a")
+    reading = exposition.read(_exported(), _agent_sources(agent))
+    own = {"endpoint": "digits", "version": "digits@1", "agent": "a1"}
+    found = {(t.key.name, t.key.labels): t.value for t in reading.totals}
+    assert found == {
+        (series.AGENT_BATCHES, labels_of({**own, "code": "rows"})): 8,
+        (series.AGENT_BATCHES, labels_of({**own, "code": "batches"})): 2,
+        (series.AGENT_CACHE, labels_of({**own, "code": "hit"})): 3,
+        (series.AGENT_CACHE, labels_of({**own, "code": "miss"})): 9,
+        (series.AGENT_REJECTED, labels_of({**own, "reason": "queue_full"})): 4,
+        (series.AGENT_PREDICT, labels_of(own)): 1,
+        (series.AGENT_REQUEST, labels_of(own)): 1,
+    }
+    assert {(key.name, value) for key, value in reading.gauges.items()} == {(series.AGENT_QUEUE_DEPTH, 5)}

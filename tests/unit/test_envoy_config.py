@@ -155,3 +155,10 @@ def test_reasons_are_found_in_the_log(log: str, reason: str) -> None:
 def test_reasons_are_found_in_what_validation_prints() -> None:
     assert validation_reason("a\n\nerror initializing: no\n") == "error initializing: no"
     assert validation_reason("") == "it does not say why"
+
+
+def test_the_gateway_lists_only_extensions_that_it_answers() -> None:
+    found = json.dumps(envoy_routes.routes([]))
+    assert "binary_tensor_data" in found
+    assert "model_repository" not in found
+    assert '"/v2/repository/"' in found, "it is refused with a reason"

@@ -61,3 +61,22 @@ def test_what_agents_export_is_read() -> None:
 
 def test_unknown_names_are_left_alone() -> None:
     assert read("whatever 3\n", []).totals == []
+
+
+def test_sum_and_count_of_a_histogram_are_counters_of_their_own() -> None:
+    registry = CollectorRegistry()
+    rows = Histogram("model_batch_rows", "about", buckets=(1, 8), registry=registry)
+    for size in (1, 8, 3):
+        rows.observe(size)
+    sources = [
+        Source("model_batch_rows_sum", "batches", SampleKind.COUNTER, (), added={"code": "rows"}),
+        Source("model_batch_rows_count", "batches", SampleKind.COUNTER, (), added={"code": "batches"}),
+        Source("model_batch_rows", "rows", SampleKind.HISTOGRAM, ()),
+    ]
+
+    totals = read(generate_latest(registry).decode(), sources).totals
+    assert {(t.key.name, t.key.labels): t.value for t in totals} == {
+        ("batches", (("code", "rows"),)): 12,
+        ("batches", (("code", "batches"),)): 3,
+        ("rows", ()): 3,
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.domain.endpoint import AgentPhase, EndpointGoal, EndpointHealth
+from control_plane.domain.endpoint import AgentPhase, EndpointGoal, EndpointHealth, HealthCheck
 from control_plane.domain.health import CRASH_WINDOW_S, AgentFacts, EndpointFacts, Health, assess
 
 NOW = 10_000.0
@@ -152,3 +152,24 @@ def test_any_state_has_a_word_and_one_sentence(
     assert (health.word in (EndpointHealth.STOPPED, EndpointHealth.STOPPING)) == (
         goal != EndpointGoal.RUNNING
     )
+
+
+def test_degraded_while_a_ready_model_fails_its_own_tests() -> None:
+    sick = agent(AgentPhase.READY, check=HealthCheck("error", NOW - 30, "logits hold NaN.", failing=True))
+    health = judge(sick, agent(AgentPhase.READY, id="z2"), replicas=2)
+    assert (health.word, health.ready) == (EndpointHealth.DEGRADED, 2)
+    assert health.sentence == "2 of 2 agents ready; agent k3x9 fails its test inference: logits hold NaN."
+
+
+def test_one_failed_test_or_one_that_could_not_be_run_makes_no_endpoint_degraded() -> None:
+    for state in ("error", "unhealthy"):
+        seen = agent(AgentPhase.READY, check=HealthCheck(state, NOW - 30, "why", failing_since=NOW - 30))
+        assert judge(seen).word == EndpointHealth.READY
+
+
+def test_agents_given_up_for_failed_tests_make_a_crash_loop_however_long_they_ran() -> None:
+    check = HealthCheck("unhealthy", NOW - 480, "NaN", failing=True, failing_since=NOW - 480)
+    lives = [failed(10 + 100 * i, id=f"a{i}", ready_at=NOW - 490, check=check) for i in range(4)]
+    assert judge(*lives).word == EndpointHealth.CRASH_LOOP
+    proved = [failed(10 + 100 * i, id=f"a{i}", ready_at=NOW - 490) for i in range(4)]
+    assert judge(*proved).word != EndpointHealth.CRASH_LOOP

@@ -168,6 +168,27 @@ def test_a_restart_replaces_every_agent_behind_the_same_backend() -> None:
     assert serving(world) == {"digits@1": 1.0}
 
 
+def test_a_crash_after_a_change_of_settings_brings_back_nobody_of_before() -> None:
+    world = ready_world(replicas=2)
+    world.want("digits", spec(threads=2), replicas=2)
+    run(world, 40)
+    world.end(live(world)[0], -9)
+    run(world, 20)
+    assert {world.rows[agent].spec.threads for agent in live(world)} == {2}
+    before = [row for row in world.rows.values() if row.spec.threads == 1]
+    assert len(before) == 2, "no agent was started with the settings of before"
+
+
+def test_a_crash_during_a_change_of_settings_is_made_good_with_those_of_before() -> None:
+    world = ready_world(replicas=2)
+    victim = live(world)[0]
+    world.want("digits", spec(threads=2), replicas=2)
+    tick(world)
+    world.end(victim, -9)
+    tick(world)
+    assert sum(row.spec.threads == 1 and row.phase in LIVE_PHASES for row in world.rows.values()) == 2
+
+
 def test_a_crashed_agent_is_replaced_at_once_the_first_time() -> None:
     world = ready_world(replicas=2)
     victim = live(world)[0]

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from control_plane.controller.plan import plan
 from control_plane.controller.snapshot import Limits
 from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase
+from serving_agent.contract.status import CheckStatus
 from tests.fakes.world import World, spec
 
 ENDPOINTS = ("digits", "letters")
@@ -68,6 +69,14 @@ class Accidents(RuleBasedStateMachine):
     def an_agent_flaps(self, data: st.DataObject, silent: bool) -> None:
         self.world.processes[data.draw(st.sampled_from(sorted(self.world.processes)))].silent = silent
 
+    @precondition(lambda self: self.world.processes)
+    @rule(data=st.data(), failures=st.integers(0, 4))
+    def an_agent_tests_itself(self, data: st.DataObject, failures: int) -> None:
+        process = self.world.processes[data.draw(st.sampled_from(sorted(self.world.processes)))]
+        process.check = CheckStatus(
+            state="unhealthy" if failures else "healthy", failures=failures, last_error=f"error {failures}"
+        )
+
     @rule(data=st.data())
     def a_request_begins(self, data: st.DataObject) -> None:
         ready = [
@@ -115,7 +124,7 @@ class Accidents(RuleBasedStateMachine):
         world.gateway._healthy.clear()
         world.doomed.clear()
         for process in world.processes.values():
-            process.silent, process.in_flight = False, 0
+            process.silent, process.in_flight, process.check = False, 0, CheckStatus(state="healthy")
         for _ in range(FAIR_WEATHER_TICKS):
             actions = plan(world.snapshot())
             for action in actions:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from control_plane.telemetry import series
 from control_plane.telemetry.encoding import decode_counts, encode_counts
 from control_plane.telemetry.evaluate import Stored, evaluate, quantiles, window
-from control_plane.telemetry.live import MAX_POINTS, step_for
+from control_plane.telemetry.live import MAX_POINTS, line_name, step_for
 from control_plane.telemetry.samples import Increments, Key, SampleKind, Total
 from control_plane.telemetry.series import Series, SeriesKind
 
@@ -179,3 +179,17 @@ def test_no_window_has_more_points_than_a_chart_needs(range_s: int) -> None:
 
     assert over.steps <= MAX_POINTS + 1
     assert over.end_s <= 1_800_000_000.7
+
+
+def test_a_mean_is_one_counter_for_each_other_and_a_gap_without() -> None:
+    rows = Series("b", "", "", SeriesKind.MEAN, "x", (), codes=("rows",))
+    both = [stored([2, 4, 6], [96, 0, 7], code="rows"), stored([2, 4, 6], [12, 0, 7], code="batches")]
+
+    assert values(rows, both, end_s=6) == [8, None, 1]
+
+
+def test_a_panel_without_data_says_what_that_means() -> None:
+    assert series.get("rejected_rate").empty == "agents rejected no request in this time"
+    assert line_name({"endpoint": "digits", "version": "digits@1", "reason": "queue_full"}) == (
+        "digits · digits@1 · queue full"
+    )

@@ -39,6 +39,7 @@ def deploy(ctx: Ctx, actor: Actor, name: str, body: DeployBody) -> Response:
         device=body.device,
         handler=body.handler,
         memory_bytes=body.memory_bytes,
+        options=body.options.patch if body.options else None,
         expected_revision=body.expected_revision,
     )
     return Json(deployed)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from control_plane.api.caller import Actor, Ctx, PageNumber, PageSize
 from control_plane.api.encoding import Json
 from control_plane.api.schemas import ApplyBody
-from control_plane.services import catalogs, declarative, events, live, system
+from control_plane.services import catalogs, declarative, deployments_export, events, live, system
 
 router = APIRouter(tags=["system"])
 
@@ -50,6 +50,12 @@ def get_catalogs(ctx: Ctx) -> Response:
             "job_kinds": catalogs.job_kinds(),
         }
     )
+
+
+@router.get("/deployments")
+def get_deployments(ctx: Ctx) -> Response:
+    """Every endpoint as a deployments file, the text `document`; applying it changes nothing."""
+    return Json({"document": deployments_export.export(ctx)})
 
 
 @router.post("/apply")

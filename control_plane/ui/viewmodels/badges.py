@@ -8,6 +8,7 @@ from typing import Final, Literal
 from control_plane.domain.endpoint import AgentPhase, EndpointHealth
 from control_plane.domain.job import JobState
 from control_plane.domain.upload import UploadState
+from serving_agent.contract.status import CheckState
 
 Tone = Literal["good", "busy", "warn", "bad", "idle"]
 
@@ -50,6 +51,19 @@ def badge(state: str) -> Badge:
     """The badge of an endpoint's health, an agent's phase, or a job's or upload's state."""
     icon, tone = _LOOKS.get(state, _IDLE)
     return Badge(icon, state.capitalize(), tone)  # type: ignore[arg-type]  # the table above holds tones only
+
+
+_CHECKS: Final[dict[CheckState, Badge]] = {
+    "healthy": Badge("●", "Healthy", "good"),
+    "unhealthy": Badge("✕", "Unhealthy", "bad"),
+    "error": Badge("▲", "Test not run", "warn"),
+    "unknown": Badge("○", "Not tested", "idle"),
+}
+
+
+def check(state: CheckState) -> Badge:
+    """The badge of what an agent's test inferences say."""
+    return _CHECKS[state]
 
 
 def archived() -> Badge:

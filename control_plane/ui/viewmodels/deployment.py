@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from control_plane.domain.options import Patch
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -14,3 +16,4 @@ class Choice:
     device: str
     handler: str | None
     memory_bytes: int
+    options: Patch

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal, EndpointHealth
 from control_plane.domain.views import AgentView, EndpointView
-from control_plane.ui.viewmodels import quantities
+from control_plane.ui.viewmodels import badges, quantities, serving_options
 
 StepState = Literal["done", "now", "next", "failed"]
 _STAGES: Final[tuple[tuple[str, AgentPhase, tuple[str, ...]], ...]] = (
@@ -127,8 +127,9 @@ def shown_strip(endpoint: EndpointView) -> AgentView | None:
     return failed or next((agent for agent in endpoint.agents if agent.phase == AgentPhase.READY), None)
 
 
-def agent_rows(agents: Iterable[AgentView], now: float) -> list[dict[str, Any]]:
-    """Rows of the agents' table."""
+def agent_rows(agents: Sequence[AgentView], now: float) -> list[dict[str, Any]]:
+    """Rows of the agents' table; what execution options change has a column where it was measured."""
+    measured = any(agent.effect is not None for agent in agents)
     return [
         {
             "Agent": agent.id,
@@ -138,10 +139,22 @@ def agent_rows(agents: Iterable[AgentView], now: float) -> list[dict[str, Any]]:
             "Device": agent.device or quantities.NOTHING,
             "Ready in": time_to_ready(agent) or quantities.NOTHING,
             "Started": quantities.ago(agent.created_at, now),
-            "Reason": agent.reason or "",
+            "Self-test": badges.check(agent.check.state) if agent.phase in LIVE_PHASES else "",
+            **({"Options": _effect(agent)} if measured else {}),
+            "Reason": agent.reason or serving_options.check_words(agent.check, now),
         }
         for agent in agents
     ]
+
+
+def _effect(agent: AgentView) -> str:
+    return serving_options.effect_words(agent.effect) if agent.effect else quantities.NOTHING
+
+
+def agent_notes(agent: AgentView, now: float) -> list[str]:
+    """Sentences about one agent: what its options change, and its last failed test."""
+    effect = f"Options: {_effect(agent)}." if agent.effect else ""
+    return [note for note in (effect, serving_options.check_words(agent.check, now)) if note]
 
 
 def replica_words(endpoint: EndpointView) -> str:
@@ -170,6 +183,7 @@ def setting_rows(endpoint: EndpointView) -> list[tuple[str, str]]:
         ("Device", endpoint.device),
         ("CPU threads", quantities.count(endpoint.threads, "thread") + " per agent"),
         ("Memory limit", memory),
+        *serving_options.rows(endpoint.options),
         ("Revision", str(endpoint.revision)),
     ]
 

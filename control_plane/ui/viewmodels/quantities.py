@@ -52,6 +52,11 @@ def _two_parts(whole: int, big: int, big_unit: str, small: int, small_unit: str)
     return f"{whole // big} {big_unit}" + (f" {rest} {small_unit}" if rest else "")
 
 
+def duration_ms(seconds: float) -> str:
+    """A short span with three significant figures: 0.00123 → "1.23 ms", 0.0482 → "48.2 ms"; seconds above."""
+    return f"{_three_figures(seconds * 1000)} ms" if seconds < 0.9995 else duration(seconds)
+
+
 def ago(at: float, now: float) -> str:
     """How long before *now* (both UTC seconds) something was: "just now", "40 s ago", "3 d ago"."""
     age = max(0.0, now - at)
