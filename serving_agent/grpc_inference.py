@@ -125,6 +125,7 @@ class Inference:
             status = 200
         except Exception as failure:  # noqa: BLE001 - this is the edge of a request; refusal_of logs it
             refusal = refusal_of(failure)
+            failure.__traceback__ = None  # its frames hold the request, and this one holds it
             status, error = refusal.http_status, refusal.error
             return refusal, names
         else:

@@ -322,7 +322,8 @@ def decoded_fully(inference: Inference, exchange: Exchange) -> Decoded:
 def failed(error: Exception) -> tuple[Response, AgentError | None]:
     """Return how *error* is answered and counted; what is no AgentError is the agent's own and logged."""
     if isinstance(error, AgentError):
-        return error_response(error), error
+        # the frames of its traceback hold the request, and its catcher's holds it: a cycle that lives on
+        return error_response(error), error.with_traceback(None)
     logger.error("a request could not be answered", exc_info=error)
     return internal_error(), None
 

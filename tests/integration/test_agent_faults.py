@@ -17,6 +17,7 @@ import pytest
 
 from serving_agent.contract.manifest import Limits
 from serving_agent.contract.options import Batching, ServingOptions
+from serving_agent.health import HANGING_GRACE_S
 from tests.fakes import models
 from tests.fakes.agents import make_manifest, start_agent
 from tests.fakes.waiting import wait_until
@@ -275,7 +276,11 @@ def test_a_hanging_model_holds_nobody_beyond_the_deadline(tmp_path):
             thread.join(10)
         assert codes == [504] * 4
         assert agent.status()["phase"] == "ready"
-        wait_until(lambda: agent.status()["busy_s"] > 1.0, timeout_s=10, what=lambda: str(agent.status()))
+        wait_until(
+            lambda: agent.status()["busy_s"] > 0.5 + HANGING_GRACE_S,
+            timeout_s=15,
+            what=lambda: str(agent.status()),
+        )
         with agent.http as http:
             assert http.get("/ready").status_code == 503
         agent.process.terminate()

@@ -245,7 +245,7 @@ def test_a_client_that_goes_away_leaves_no_work(slow):
 
 def test_draining_answers_what_was_sent_and_then_ends_the_stream(tmp_path):
     with slow_agent(tmp_path) as agent, stream_to(agent) as stream:
-        stream.send(*(request(LONG, id=str(number)) for number in range(CONCURRENCY)))
+        stream.send(*(request(5 * LONG, id=str(number)) for number in range(CONCURRENCY)))
         eventually(lambda: agent.status()["in_flight"] == CONCURRENCY)
         agent.process.send_signal(signal.SIGTERM)
         answers = [next(stream) for _ in range(CONCURRENCY)]
