@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 from serving_agent.contract.manifest import Manifest
@@ -27,8 +26,6 @@ class Health:
         self._busy_s = busy_s
         self._idle = asyncio.Event()
         self._idle.set()
-        self.changed = asyncio.Event()
-        """Set at every change of phase; whoever waits clears it."""
         self.phase: Phase = "starting"
         self.reason: str | None = None
         self.timings_s: dict[str, float] = {}
@@ -42,7 +39,6 @@ class Health:
         if self.phase in ("draining", "failed"):
             return
         self.phase, self.reason = phase, reason
-        self.changed.set()
 
     @property
     def is_ready(self) -> bool:
@@ -77,15 +73,6 @@ class Health:
         self.in_flight -= 1
         if self.in_flight == 0:
             self._idle.set()
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Count one request as in flight."""
-        self.begin_request()
-        try:
-            yield
-        finally:
-            self.end_request()
 
     async def idle(self) -> None:
         """Return once no request is in flight."""
