@@ -11,10 +11,10 @@ from control_plane.domain.views import JobView, UploadView
 from control_plane.services import catalogs, jobs, uploads, versions
 from control_plane.services.context import Context
 from control_plane.ui import current
-from control_plane.ui.viewmodels import quantities
+from control_plane.ui.viewmodels import provenance, quantities
 from control_plane.ui.viewmodels import uploads as views
 from control_plane.ui.viewmodels import versions as version_views
-from pages._ui import actions, links, markup
+from pages._ui import actions, links, markup, network_form
 from pages._ui.guard import refreshing
 from serving_agent.contract.signature import DATATYPES
 
@@ -31,19 +31,24 @@ def draw(upload_id: str) -> None:
     ctx = current.context()
     upload = uploads.get(ctx, upload_id)
     with st.container(border=True, key="upload-progress"):
-        if upload.state == UploadState.CHECKING:
+        if _under_way(upload):
             _watch(upload_id)
         else:
             _state(upload, None)
             _outcome(ctx, upload)
 
 
+def _under_way(upload: UploadView) -> bool:
+    """Whether a job fetches or checks it."""
+    return upload.state in {UploadState.RECEIVING, UploadState.CHECKING}
+
+
 @refreshing(0.7)
 def _watch(upload_id: str) -> None:
-    """Follow the check; the page draws itself again, with forms and links, when it is over."""
+    """Follow the job; the page draws itself again, with forms and links, when it is over."""
     ctx = current.context()
     upload = uploads.get(ctx, upload_id)
-    if upload.state != UploadState.CHECKING:
+    if not _under_way(upload):
         st.rerun(scope="app")
     actions.show_notices()
     _state(upload, jobs.get(ctx, upload.job_id) if upload.job_id else None)
@@ -65,8 +70,7 @@ def _outcome(ctx: Context, upload: UploadView) -> None:
     if upload.state == UploadState.REGISTERED and upload.version_ref:
         _registered(ctx, upload.version_ref)
     elif upload.state == UploadState.REJECTED and upload.reason:
-        where = f"{upload.reason.file}: " if upload.reason.file else ""
-        st.html(markup.problem(f"{where}{upload.reason.message}", upload.reason.next_step))
+        st.html(markup.problem(upload.reason.sentence, upload.reason.next_step))
         st.caption(f"Reason code: {upload.reason.code}")
     elif upload.state == UploadState.NEEDS_INPUT:
         _questions(ctx, upload)
@@ -89,28 +93,39 @@ def _registered(ctx: Context, ref: str) -> None:
         links.page("versions", "Open version", key="registered-open", icon=":material/inventory_2:", id=ref)
 
 
+def _found(upload: UploadView) -> None:
+    """Show what the gate read: format, its word, the signature, and what will be left out."""
+    decision = (upload.verdict or {}).get("decision")
+    rows = [
+        ("Format", version_views.format_words(upload.format)),
+        ("Gate", f"{provenance.decision_words(decision)}. {provenance.meaning(decision)}"),
+    ]
+    if upload.signature and upload.signature.inputs:
+        rows.append(("Signature", version_views.signature_words(upload.signature)))
+    left_out = provenance.left_out_rows(upload.verdict)
+    table = markup.table(left_out, mono=("Left out",), tight=("Size",)) if left_out else ""
+    st.html(markup.facts(rows) + table)
+
+
 def _questions(ctx: Context, upload: UploadView) -> None:
-    st.html(
-        markup.facts(
-            [
-                ("Format", version_views.format_words(upload.format)),
-                ("Signature", version_views.signature_words(upload.signature)),
-            ]
-        )
-    )
+    _found(upload)
     if upload.reason:
         st.html(markup.problem(upload.reason.message, upload.reason.next_step, warn=True))
     if views.ACCEPTANCE in upload.needs:
         st.html(
             markup.problem(
                 "This file is a program",
-                "Not only weights: serving it means running code from it on this machine. Accept only if you "
-                "trust where it came from. Your name and the time are recorded with the version.",
+                "Not only weights: serving it means running code from it on this machine. Its agent has "
+                "limits on memory and time, but no sandbox yet: it can read and write what Signalbox can and "
+                "reach the network. Accept only if you trust where it came from. Your name and the time are "
+                "recorded with the version.",
                 warn=True,
             )
         )
         st.checkbox("Run this program", key=_key(upload, "accept-program"))
-    if views.SIGNATURE in upload.needs:
+    if views.ARCHITECTURE in upload.needs:
+        network_form.draw(ctx.settings.architectures, _key(upload, "network"))
+    if _asks_signature(upload):
         _signature_rows(upload)
     _optional(ctx, upload)
     with st.container(horizontal=True):
@@ -120,10 +135,23 @@ def _questions(ctx: Context, upload: UploadView) -> None:
             type="primary",
             on_click=_answer,
             args=(upload,),
-            disabled=views.ACCEPTANCE in upload.needs
-            and not st.session_state.get(_key(upload, "accept-program")),
+            disabled=not _answered(ctx, upload),
         )
         st.button("Cancel this upload", key="upload-cancel", on_click=_cancel, args=(upload.id,))
+
+
+def _answered(ctx: Context, upload: UploadView) -> bool:
+    """Whether there is an answer to what cannot be left out."""
+    if views.ACCEPTANCE in upload.needs and not _accepted(upload):
+        return False
+    listed = ctx.settings.architectures
+    return views.ARCHITECTURE not in upload.needs or network_form.ready(listed, _key(upload, "network"))
+
+
+def _asks_signature(upload: UploadView) -> bool:
+    """Whether inputs are asked: the check needs them, or a class of the operator's will."""
+    named = views.ARCHITECTURE in upload.needs
+    return network_form.asks_signature(_key(upload, "network")) if named else views.SIGNATURE in upload.needs
 
 
 def _accepted(upload: UploadView) -> bool:
@@ -184,9 +212,9 @@ def _optional(ctx: Context, upload: UploadView) -> None:
             placeholder="cat, dog, fox",
             help="One a line or with commas, in the order of the outputs.",
         )
-        fitting = [
-            each for each in catalogs.handlers(ctx) if upload.format is None or upload.format in each.formats
-        ]
+        files = [file.path for file in upload.files]
+        known = catalogs.fitting(ctx, upload.format, files) if upload.format else None
+        fitting = catalogs.handlers(ctx) if known is None else known
         titles = {each.name: each.title for each in fitting}
         st.selectbox(
             "Handler",
@@ -210,12 +238,14 @@ def _answer(upload: UploadView) -> None:
     ctx, state = current.context(), st.session_state
 
     def call() -> None:
-        signature = views.declared_signature(_typed_rows(upload)) if views.SIGNATURE in upload.needs else None
+        signature = views.declared_signature(_typed_rows(upload)) if _asks_signature(upload) else None
+        named = views.ARCHITECTURE in upload.needs
         uploads.answer(
             ctx,
             upload.id,
             actor=actions.ACTOR,
             signature=signature,
+            architecture=network_form.answer(_key(upload, "network")) if named else None,
             accept_program=True if _accepted(upload) else None,
             labels=views.split_labels(state.get(_key(upload, "answer-labels")) or "") or None,
             handler=state.get(_key(upload, "answer-handler")),

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from serving_agent.contract.options import ServingOptions
+from serving_agent.contract.provenance import Provenance
 from serving_agent.contract.signature import Signature
 
 NanPolicy = Literal["reject", "pass"]
@@ -69,6 +70,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     examples: Path | None = None
     """JSON file with example inputs of one row, by input name, in `/predict`'s form: warm-up and the health
     checker run them; None for made-up ones."""
+    provenance: Provenance | None = None
+    """The version's signed statement, which the artefact's files must fit before they are loaded; None for
+    files that nobody vouches for."""
     otlp_endpoint: str | None = None
     """Where OpenTelemetry traces go (OTLP over HTTP), e.g. `http://127.0.0.1:4318`; None for no traces."""
 

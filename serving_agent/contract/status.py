@@ -50,7 +50,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     """Why the phase is `failed`, in one sentence."""
     timings_s: dict[str, float] = {}
-    """Seconds spent in each finished start-up stage: `import`, `load`, `warm`."""
+    """Seconds spent in each finished start-up stage: `verify`, `import`, `load`, `warm`."""
     in_flight: int = 0
     """Requests accepted and not yet answered."""
     busy_s: float = 0.0

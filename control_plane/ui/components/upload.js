@@ -1,8 +1,31 @@
-// Sends chosen files to the REST API: create, one streamed PUT a file, complete. One form a page.
+// Sends chosen files with tus-js-client: create, one tus upload a file, complete. One form a page.
+//
+// The server knows how far each file has come, so nothing is kept here: the same files (path, size, time of the
+// last change), chosen again in any tab, go on where they stopped. Each piece is sent with its SHA-256.
 const forms = new WeakMap();
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
-const PROGRAM = /\.(pt|pt2|pth|ts|torchscript)$/i;
+const PROGRAM = /\.(pt|pt2|pth|ts|torchscript|onnx)$/i;
 const SPEED_WINDOW_MS = 3000;
+const PIECE_BYTES = 16 * 1024 * 1024;
+const RETRY_MS = [0, 1000, 2000, 4000, 8000, 15000, ...Array(40).fill(30000)];
+let tusLoading = null;
+
+function loadTus(address) {
+  if (window.tus) return Promise.resolve(window.tus);
+  tusLoading ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = address;
+    script.onload = () => resolve(window.tus);
+    script.onerror = () => { tusLoading = null; reject(new Error("the upload script could not be loaded")); };
+    document.head.append(script);
+  });
+  return tusLoading;
+}
+
+async function checksum(piece) {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", await piece.arrayBuffer()));
+  return `sha256 ${btoa(String.fromCharCode(...digest))}`;
+}
 
 function size(bytes) {
   let power = 0;
@@ -18,15 +41,20 @@ function duration(seconds) {
 
 // A chosen folder's own name is not part of the paths inside it.
 function chosen(list) {
-  const files = [...list].map((file) => ({ file, path: file.webkitRelativePath || file.name, size: file.size }));
+  const files = [...list].map((file) => ({ file, path: file.webkitRelativePath || file.name, size: file.size, modified: file.lastModified }));
   return withoutFolder(files);
+}
+
+// Nobody means to send hidden files, but for those that distributed checkpoints keep their directory in.
+function hidden(part) {
+  return part.startsWith(".") && part !== ".metadata" && part !== ".hf_metadata";
 }
 
 function withoutFolder(files) {
   const first = files[0]?.path.split("/")[0];
   const nested = files.length > 0 && files.every((entry) => entry.path.startsWith(`${first}/`));
   const inner = nested ? files.map((entry) => ({ ...entry, path: entry.path.slice(first.length + 1) })) : files;
-  return inner.filter((entry) => !entry.path.split("/").some((part) => part.startsWith(".")));
+  return inner.filter((entry) => !entry.path.split("/").some(hidden));
 }
 
 async function dropped(items) {
@@ -39,7 +67,7 @@ async function dropped(items) {
 async function walk(entry, found) {
   if (entry.isFile) {
     const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-    found.push({ file, path: entry.fullPath.replace(/^\//, ""), size: file.size });
+    found.push({ file, path: entry.fullPath.replace(/^\//, ""), size: file.size, modified: file.lastModified });
     return;
   }
   const reader = entry.createReader();
@@ -68,15 +96,13 @@ class UploadForm {
     this.root = root;
     this.files = [];
     this.attempt = null; // { declaration, id }: an upload that was cut, to go on with
-    this.whole = new Set(); // File objects that have arrived
-    this.busy = false;
+    this.busy = this.paused = false;
     this.$ = (id) => root.querySelector(`#${id}`);
     this.listen();
     this.configure(component);
   }
 
   configure({ data, setTriggerValue }) {
-    if (data.resume?.id !== this.data?.resume?.id) this.whole.clear();
     this.data = data;
     this.sent = (id) => setTriggerValue("sent", id);
     this.$("models").replaceChildren(...data.models.map((name) => Object.assign(document.createElement("option"), { value: name })));
@@ -84,7 +110,6 @@ class UploadForm {
       this.$("model").value = data.resume.model;
       this.$("drop-title").textContent = "Choose the same files again to send the rest";
     }
-    this.$("model").disabled = Boolean(data.resume);
     this.refresh();
   }
 
@@ -103,6 +128,7 @@ class UploadForm {
     };
     this.$("model").oninput = () => this.refresh();
     this.$("cancel").onclick = () => this.cancel();
+    this.$("pause").onclick = () => this.pause();
     this.root.onsubmit = (event) => { event.preventDefault(); this.send(); };
   }
 
@@ -111,8 +137,19 @@ class UploadForm {
     this.files = files;
     this.problem(files.length ? "" : "There is no file in what was chosen.");
     const model = this.$("model");
-    if (files.length && !model.value) model.value = this.suggestion(files);
+    this.known = this.data.resume ? null : this.unfinished(files);
+    if (this.known) model.value = this.known.model;
+    else if (files.length && !model.value) model.value = this.suggestion(files);
     this.refresh();
+  }
+
+  // An upload that takes exactly these files and has not come to its end.
+  unfinished(files) {
+    const chosen = new Map(files.map((entry) => [entry.path, entry]));
+    return this.data.unfinished.find(({ files: wanted }) => wanted.length === chosen.size && wanted.every((file) => {
+      const entry = chosen.get(file.path);
+      return entry && entry.size === file.size && entry.modified === file.modified;
+    })) ?? null;
   }
 
   suggestion(files) {
@@ -131,10 +168,17 @@ class UploadForm {
     }));
     const total = this.files.reduce((sum, entry) => sum + entry.size, 0);
     this.$("total").textContent = this.files.length ? `${this.files.length} ${this.files.length === 1 ? "file" : "files"}, ${size(total)}` : "";
-    this.$("program").hidden = !this.files.some((entry) => PROGRAM.test(entry.path)) || Boolean(this.data.resume);
-    this.$("more").hidden = Boolean(this.data.resume);
+    const goesOn = Boolean(this.data.resume || this.known);
+    this.$("known").hidden = !this.known || this.busy;
+    this.$("known").textContent = this.known ? `${size(this.known.received)} of this arrived earlier. Upload sends the rest.` : "";
+    this.$("program").hidden = !this.files.some((entry) => PROGRAM.test(entry.path)) || goesOn;
+    this.$("more").hidden = goesOn;
+    this.$("model").disabled = goesOn || this.busy;
+    this.$("pause").hidden = !this.busy;
+    this.$("pause").textContent = this.paused ? "Resume" : "Pause";
     this.$("send").disabled = this.busy || this.files.length === 0 || !this.$("model").value.trim();
-    this.$("cancel").hidden = !this.busy;
+    this.$("cancel").hidden = !this.busy && !this.data.resume;
+    this.$("cancel").textContent = this.busy ? "Cancel" : "Cancel this upload";
     for (const id of ["pick-file", "pick-folder"]) this.$(id).disabled = this.busy;
   }
 
@@ -173,107 +217,157 @@ class UploadForm {
 
   declaration() {
     return {
-      model: this.$("model").value.trim(), files: this.files.map(({ path, size: bytes }) => ({ path, size_bytes: bytes })),
+      model: this.$("model").value.trim(), files: this.files.map(({ path, size: bytes, modified }) => ({ path, size_bytes: bytes, modified_ms: modified })),
       details: this.details(), labels: this.labels(), accept_program: this.$("accept").checked,
     };
   }
 
-  // The upload to send to, and whether it still takes bytes: after a failure the same one, if it is declared the same.
+  // The upload to send to: the one to go on with, the one that was cut if it is declared the same, or a new one.
   async open() {
-    if (this.data.resume) return { id: this.data.resume.id, receiving: true };
+    if (this.data.resume) return this.call("GET", `/uploads/${this.data.resume.id}`);
+    if (this.known) {
+      const upload = await this.former(this.known.id);
+      if (upload?.state === "receiving") return upload;
+      this.known = null; // it has ended since the page was drawn
+    }
     const declaration = this.declaration();
     const words = JSON.stringify(declaration);
-    const state = this.attempt?.declaration === words ? await this.state(this.attempt.id) : "cancelled";
-    if (state !== "cancelled") return { id: this.attempt.id, receiving: state === "receiving" };
-    this.whole.clear();
+    const former = this.attempt?.declaration === words ? await this.former(this.attempt.id) : null;
+    if (former) return former;
     const upload = await this.call("POST", "/uploads", declaration);
     this.attempt = { declaration: words, id: upload.id };
-    return { id: upload.id, receiving: true };
+    return upload;
   }
 
-  async state(id) {
+  async former(id) {
     try {
-      return (await this.call("GET", `/uploads/${id}`)).state;
+      const upload = await this.call("GET", `/uploads/${id}`);
+      return upload.state === "cancelled" ? null : upload;
     } catch (error) {
-      if (error.status === 404) return "cancelled";
+      if (error.status === 404) return null;
       throw error;
     }
   }
 
-  remaining() {
-    if (!this.data.resume) return this.files;
-    const wanted = new Map(this.data.resume.files.map((file) => [file.path, file]));
-    const missing = this.data.resume.files.filter((file) => !file.done).filter((file) => !this.files.some((entry) => entry.path === file.path && entry.size === file.size));
-    if (missing.length) throw new ApiError(`${missing[0].path} (${size(missing[0].size)}) is not among the chosen files.`);
-    return this.files.filter((entry) => wanted.has(entry.path) && !wanted.get(entry.path).done);
+  // What is to be sent, each with the file that was chosen for it.
+  remaining(upload) {
+    const chosen = new Map(this.files.map((entry) => [entry.path, entry]));
+    return upload.files.filter((file) => file.sha256 === null).map((file) => {
+      const entry = chosen.get(file.path);
+      if (entry?.size !== file.size_bytes) throw new ApiError(`${file.path} (${size(file.size_bytes)}) is not among the chosen files.`);
+      if (file.modified_ms !== null && file.received_bytes > 0 && file.modified_ms !== entry.modified) {
+        throw new ApiError(`${file.path} has changed since a part of it was sent. Cancel this upload and begin a new one.`);
+      }
+      return { ...entry, transfer: file.transfer_id, received: file.received_bytes };
+    });
   }
 
   async send() {
     if (this.busy || this.$("send").disabled) return;
     this.problem("");
     this.busy = true;
-    this.cancelled = false;
+    this.cancelled = this.paused = false;
     this.refresh();
     try {
-      const files = this.remaining();
       this.id = null;
-      const { id, receiving } = await this.open();
-      this.id = id;
+      const [tus, upload] = await Promise.all([loadTus(this.data.tus), this.open()]);
+      this.id = upload.id;
       if (this.cancelled) return void (await this.withdraw());
-      if (receiving) {
-        await this.sendAll(files.filter((entry) => !this.whole.has(entry.file)));
-        await this.call("POST", `/uploads/${id}/complete`);
+      if (upload.state === "receiving") {
+        await this.sendAll(tus, upload);
+        await this.call("POST", `/uploads/${upload.id}/complete`);
       }
       this.reset();
-      this.sent(id);
+      this.sent(upload.id);
     } catch (error) {
       if (!this.cancelled) this.problem(error instanceof ApiError ? error.message : `The upload was interrupted: ${error.message}. Press Upload to send the rest.`);
       this.$("progress").hidden = true;
     } finally {
-      this.busy = false;
+      this.busy = this.paused = false;
+      this.transfer = null;
       this.refresh();
     }
   }
 
   reset() {
     this.files = [];
-    this.attempt = null;
-    this.whole.clear();
+    this.attempt = this.known = null;
     for (const id of ["file", "folder", "model", "labels", "details"]) this.$(id).value = "";
     this.$("accept").checked = false;
     this.$("progress").hidden = true;
   }
 
-  async sendAll(files) {
-    this.total = files.reduce((sum, entry) => sum + entry.size, 0);
-    this.done = 0;
-    this.samples = [[performance.now(), 0]];
+  async sendAll(tus, upload) {
+    const files = this.remaining(upload);
+    this.total = upload.size_bytes;
+    this.done = this.total - files.reduce((sum, entry) => sum + entry.size, 0);
+    const before = this.done + files.reduce((sum, entry) => sum + entry.received, 0);
+    this.samples = [[performance.now(), before]];
     this.$("progress").hidden = false;
-    this.showProgress(0);
+    this.showProgress(before);
     for (const entry of files) {
-      await this.put(entry);
-      this.whole.add(entry.file);
+      await this.put(tus, entry);
       this.done += entry.size;
     }
   }
 
-  put(entry) {
-    const path = entry.path.split("/").map(encodeURIComponent).join("/");
+  put(tus, entry) {
     return new Promise((resolve, reject) => {
-      const request = (this.request = new XMLHttpRequest());
-      request.open("PUT", `${this.data.api}/uploads/${this.id}/files/${path}`);
-      request.setRequestHeader("content-type", "application/octet-stream");
-      request.setRequestHeader("x-signalbox-actor", this.data.actor);
-      request.upload.onprogress = (event) => this.showProgress(this.done + event.loaded);
-      request.onload = () => (request.status < 300 ? resolve() : reject(new ApiError(explain(parse(request.responseText), `${entry.path}: the dashboard answered ${request.status}.`), request.status)));
-      request.onerror = () => reject(new Error("the connection was lost"));
-      request.onabort = () => reject(new Error("cancelled"));
-      request.send(entry.file);
+      this.stop = () => reject(new Error("cancelled"));
+      this.transfer = new tus.Upload(entry.file, {
+        endpoint: `${this.data.api}/tus`,
+        uploadUrl: entry.transfer ? `${this.data.api}/tus/${entry.transfer}` : null,
+        metadata: { upload: this.id, path: entry.path },
+        headers: { "x-signalbox-actor": this.data.actor },
+        storeFingerprintForResuming: false,
+        chunkSize: PIECE_BYTES,
+        retryDelays: RETRY_MS,
+        onBeforeRequest: (request) => this.sign(request, entry.file),
+        onShouldRetry: (error) => this.patient(error),
+        onProgress: (sent) => this.showProgress(this.done + sent),
+        onSuccess: resolve,
+        onError: (error) => reject(refusal(error, entry.path)),
+      });
+      if (!this.paused) this.transfer.start();
     });
   }
 
+  // Where the browser can hash (on this machine and over https), the server compares every piece.
+  async sign(request, file) {
+    if (request.getMethod() !== "PATCH" || !crypto.subtle) return;
+    const offset = Number(request.getHeader("Upload-Offset"));
+    request.setHeader("Upload-Checksum", await checksum(file.slice(offset, offset + PIECE_BYTES)));
+  }
+
+  patient(error) {
+    const status = error.originalResponse?.getStatus() ?? 0;
+    const moved = status === 409 && parse(error.originalResponse.getBody())?.error?.details?.offset !== undefined;
+    const passing = status === 0 || moved || [423, 460].includes(status) || (status >= 500 && status !== 507);
+    if (passing && !this.paused) this.say("Connection lost. Trying again …");
+    return passing && !this.cancelled;
+  }
+
+  async pause() {
+    this.paused = !this.paused;
+    this.refresh();
+    this.$("pause").focus();
+    if (!this.paused) {
+      this.samples = [];
+      this.transfer?.start();
+      return;
+    }
+    await this.transfer?.abort();
+    this.say(`Paused at ${size(this.shown)} of ${size(this.total)}`);
+  }
+
+  say(words) {
+    this.$("progress-words").textContent = words;
+  }
+
   showProgress(sent) {
+    if (this.paused) return;
     const now = performance.now();
+    this.shown = sent;
     this.samples.push([now, sent]);
     while (this.samples.length > 2 && now - this.samples[0][0] > SPEED_WINDOW_MS) this.samples.shift();
     const [since, before] = this.samples[0];
@@ -282,19 +376,29 @@ class UploadForm {
     this.$("fill").style.width = `${share * 100}%`;
     this.$("bar").setAttribute("aria-valuenow", Math.round(share * 100));
     const left = speed > 0 && sent < this.total ? ` · ${duration((this.total - sent) / speed)} left` : "";
-    this.$("progress-words").textContent = `${size(sent)} of ${size(this.total)} · ${size(speed)}/s${left}`;
+    this.say(`${size(sent)} of ${size(this.total)} · ${size(speed)}/s${left}`);
   }
 
   async cancel() {
+    if (!this.busy) this.id = this.data.resume.id;
     this.cancelled = true;
-    this.request?.abort();
+    await this.transfer?.abort();
+    this.stop?.();
     if (this.id) await this.withdraw();
   }
 
   async withdraw() {
-    this.attempt = null;
-    if (!this.data.resume) await this.call("DELETE", `/uploads/${this.id}`).catch((error) => this.problem(error.message));
+    this.attempt = this.known = null;
+    await this.call("DELETE", `/uploads/${this.id}`).catch((error) => this.problem(error.message));
+    this.$("progress").hidden = true;
+    if (this.data.resume) this.sent(this.id);
   }
+}
+
+function refusal(error, path) {
+  const answer = error.originalResponse;
+  if (!answer) return new Error("the connection was lost");
+  return new ApiError(explain(parse(answer.getBody()), `${path}: the dashboard answered ${answer.getStatus()}.`), answer.getStatus());
 }
 
 function parse(text) {

@@ -15,6 +15,7 @@ from serving_agent.contract.signature import DATATYPES, Signature, TensorSpec
 
 ACCEPTANCE: Final = "acceptance"
 SIGNATURE: Final = "signature"
+ARCHITECTURE: Final = "architecture"
 _WORDS: Final = ("Received", "Checked", "Accepted", "Tried", "Registered")
 
 
@@ -55,7 +56,7 @@ def _state(upload: UploadView, index: int, reached: int) -> StepState:
 
 def _note(upload: UploadView, word: str, state: StepState, job: JobView | None) -> str:
     notes = {
-        "Received": _received(upload),
+        "Received": _received(upload, job),
         "Checked": versions.format_words(upload.format) if upload.format and state == "done" else "",
         "Accepted": f"by {upload.program_accepted_by}" if upload.program_accepted_by else "",
         "Registered": upload.version_ref or "",
@@ -66,10 +67,13 @@ def _note(upload: UploadView, word: str, state: StepState, job: JobView | None) 
     return notes.get(word) or running
 
 
-def _received(upload: UploadView) -> str:
+def _received(upload: UploadView, job: JobView | None) -> str:
+    if not upload.files:
+        return f"waits to be fetched from {upload.reference}" if upload.reference else ""
     if upload.received_bytes >= upload.size_bytes:
         return quantities.size(upload.size_bytes)
-    return f"{quantities.size(upload.received_bytes)} of {quantities.size(upload.size_bytes)}"
+    left = f", {quantities.duration(job.time_left_s)} left" if job and job.time_left_s is not None else ""
+    return f"{quantities.size(upload.received_bytes)} of {quantities.size(upload.size_bytes)}{left}"
 
 
 @dataclass(frozen=True, slots=True)
