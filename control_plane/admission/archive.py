@@ -9,21 +9,16 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from control_plane.admission import zip_layout
 from control_plane.admission.base import Received, ReceivedFile, Refusal
 from control_plane.admission.reasons import ReasonCode
+from control_plane.admission.tensors import Storage
 
-LOCAL_HEADER: Final = b"PK\x03\x04"
-END_RECORD: Final = struct.Struct("<4s4H2LH")
-LOCAL_RECORD: Final = struct.Struct("<4s5H3L2H")
-END_MAGIC: Final = b"PK\x05\x06"
-ZIP64_LOCATOR: Final = struct.Struct("<4sLQL")
-ZIP64_END: Final = struct.Struct("<4sQ2H2L4Q")
 MAX_MEMBERS: Final = 32_768
-MAX_DIRECTORY_BYTES: Final = 16 * 1024 * 1024
 MAX_RATIO: Final = 20
 """Uncompressed to compressed size; only looked at above `FREE_BYTES`."""
 FREE_BYTES: Final = 8 * 1024 * 1024
@@ -33,7 +28,7 @@ SAVE_AGAIN: Final = "Save the model again and check that the whole file was copi
 
 def looks_like_zip(file: ReceivedFile) -> bool:
     """Tell whether *file* begins like a zip archive."""
-    return file.head(4) == LOCAL_HEADER
+    return file.head(4) == zip_layout.LOCAL_MAGIC
 
 
 def member_names(received: Received) -> tuple[str, ...]:
@@ -50,10 +45,18 @@ def member_names(received: Received) -> tuple[str, ...]:
 class Archive:
     """The members of an opened archive, by name without the one top folder that torch puts them in."""
 
-    def __init__(self, zipped: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], file: str) -> None:
+    def __init__(
+        self,
+        zipped: zipfile.ZipFile,
+        members: dict[str, zipfile.ZipInfo],
+        starts: dict[str, int],
+        file: ReceivedFile,
+    ) -> None:
         self._zipped = zipped
         self._members = members
-        self.file = file
+        self._starts = starts
+        self._location = file.location
+        self.file = file.path
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,6 +69,19 @@ class Archive:
     def size(self, name: str) -> int:
         """Uncompressed size of a member in bytes, as its directory entry says."""
         return self._members[name].file_size
+
+    def storage(self, name: str) -> Storage:
+        """Return where a member's bytes lie in the archive. Raises Refusal when it is compressed."""
+        member = self._members[name]
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise Refusal(
+                ReasonCode.COMPRESSED_WEIGHTS,
+                f"the member {name} of {self.file} is compressed; weights are read where they lie",
+                "Save the weights again with torch.save or numpy.savez, which compress nothing.",
+                file=self.file,
+                member=name,
+            )
+        return Storage(self._location, self._starts[member.filename], member.file_size, member.CRC)
 
     def read(self, name: str, limit: int) -> bytes:
         """Return a member's bytes. Raises Refusal when it is larger than *limit* or damaged."""
@@ -94,19 +110,25 @@ class Archive:
 
 
 @contextmanager
-def open_archive(file: ReceivedFile) -> Iterator[Archive]:
-    """Open *file* after checking its directory. Raises Refusal."""
-    _check_end(file)
+def open_archive(file: ReceivedFile, *, in_folder: bool = True) -> Iterator[Archive]:
+    """Open *file* after checking its directory. Raises Refusal.
+
+    *in_folder* says that all members lie in one top folder, as torch has it; others lie in no folder.
+    """
+    directory = zip_layout.directory(file, REFUSALS, max_members=MAX_MEMBERS)
     try:
         zipped = zipfile.ZipFile(file.location)
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, struct.error, UnicodeError):
         raise broken(file.path, "its directory cannot be read") from None
     with zipped:
         members = zipped.infolist()
-        _check_one_folder(members, file)
+        if in_folder:
+            _check_one_folder(members, file)
+            _check_cases(members, file)
         _check_members(members, file)
-        _check_places(members, file)
-        yield Archive(zipped, _without_top(members), file.path)
+        starts = zip_layout.starts(members, directory, file, REFUSALS)
+        named = _without_top(members) if in_folder else {member.filename: member for member in members}
+        yield Archive(zipped, named, starts, file)
 
 
 def broken(file: str, why: str) -> Refusal:
@@ -124,35 +146,7 @@ def hostile(file: str, why: str) -> Refusal:
     )
 
 
-def _check_end(file: ReceivedFile) -> None:
-    """Check the directory's place and size before anything parses it."""
-    tail = _tail(file)
-    signature, _, _, _, count, size, offset, comment = END_RECORD.unpack(tail[-END_RECORD.size :])
-    if signature != END_MAGIC or comment:
-        raise broken(file.path, "its directory is not at its end")
-    if count == 0xFFFF or 0xFFFFFFFF in (size, offset):
-        count, size = _zip64_end(file, tail)
-    if count > MAX_MEMBERS or size > MAX_DIRECTORY_BYTES:
-        raise hostile(file.path, f"it declares {count} members and a directory of {size} bytes")
-
-
-def _tail(file: ReceivedFile) -> bytes:
-    """Return the bytes that hold the end record and, before it, the zip64 records."""
-    wanted = END_RECORD.size + ZIP64_LOCATOR.size + ZIP64_END.size
-    if file.size_bytes < END_RECORD.size:
-        raise broken(file.path, "it is too short")
-    with file.location.open("rb") as raw:
-        raw.seek(max(0, file.size_bytes - wanted))
-        return raw.read(wanted)
-
-
-def _zip64_end(file: ReceivedFile, tail: bytes) -> tuple[int, int]:
-    """Return member count and directory size of the zip64 record, which must lie right before the end."""
-    start = len(tail) - END_RECORD.size - ZIP64_LOCATOR.size - ZIP64_END.size
-    if start < 0 or not tail.startswith(b"PK\x06\x06", start):
-        raise broken(file.path, "its directory is not at its end")
-    fields = ZIP64_END.unpack_from(tail, start)
-    return fields[7], fields[8]
+REFUSALS: Final = zip_layout.Refusals(broken, hostile)
 
 
 def _check_one_folder(members: list[zipfile.ZipInfo], file: ReceivedFile) -> None:
@@ -168,12 +162,16 @@ def _check_one_folder(members: list[zipfile.ZipInfo], file: ReceivedFile) -> Non
         )
 
 
+def _check_cases(members: list[zipfile.ZipInfo], file: ReceivedFile) -> None:
+    """Torch finds members by name without regard to case: no two may differ in it alone."""
+    if len({member.filename.lower() for member in members}) != len(members):
+        raise hostile(file.path, "it holds a name twice")
+
+
 def _check_members(members: list[zipfile.ZipInfo], file: ReceivedFile) -> None:
     names = [member.filename for member in members]
     if len(set(names)) != len(names):
         raise hostile(file.path, "it holds a name twice")
-    if len(members) > MAX_MEMBERS:
-        raise hostile(file.path, f"it holds {len(members)} members")
     for member in members:
         _check_member(member, file)
     if sum(member.file_size for member in members) > MAX_RATIO * file.size_bytes + FREE_BYTES:
@@ -187,6 +185,8 @@ def _check_member(member: zipfile.ZipInfo, file: ReceivedFile) -> None:
         raise hostile(file.path, f"a member is called {name[:80]!r}")
     if member.orig_filename != name:
         raise hostile(file.path, f"the name of the member {name[:80]!r} holds a zero byte")
+    if not name.isascii() and not member.flag_bits & zip_layout.UTF8_FLAG:
+        raise hostile(file.path, f"the name of the member {name[:80]!r} is not in UTF-8")
     if member.flag_bits & 0x2061:  # encrypted, patched, strongly encrypted, masked
         raise hostile(file.path, f"its member {name} is encrypted")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -204,33 +204,6 @@ def _bomb(file: ReceivedFile, what: str) -> Refusal:
         "Upload the file exactly as torch wrote it.",
         file=file.path,
     )
-
-
-def _check_places(members: list[zipfile.ZipInfo], file: ReceivedFile) -> None:
-    """Check that members lie one behind the other from byte 0 and are called alike in both directories."""
-    position = 0
-    with file.location.open("rb") as raw:
-        for member in sorted(members, key=lambda member: member.header_offset):
-            if member.header_offset < position or (position == 0 and member.header_offset != 0):
-                raise hostile(
-                    file.path, f"its member {member.filename} overlaps another or follows other data"
-                )
-            raw.seek(member.header_offset)
-            position = member.header_offset + _local_size(raw.read(LOCAL_RECORD.size), raw.read, member, file)
-    if position > file.size_bytes:
-        raise broken(file.path, "it ends in the middle of a member")
-
-
-def _local_size(
-    header: bytes, read: Callable[[int], bytes], member: zipfile.ZipInfo, file: ReceivedFile
-) -> int:
-    """Return the bytes a member takes in the file: header, name, extra field and content."""
-    if len(header) < LOCAL_RECORD.size or header[:4] != LOCAL_HEADER:
-        raise broken(file.path, f"its member {member.filename} is not where its directory says")
-    *_, name_size, extra_size = LOCAL_RECORD.unpack(header)
-    if read(name_size) != member.filename.encode():
-        raise hostile(file.path, f"its member {member.filename} has two names")
-    return LOCAL_RECORD.size + int(name_size) + int(extra_size) + member.compress_size
 
 
 def _without_top(members: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:

@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from control_plane.admission.reasons import ReasonCode
+from control_plane.admission.tensors import SourceTensor
 from serving_agent.contract.signature import Signature
 
-Need = Literal["acceptance", "signature"]
+Need = Literal["acceptance", "signature", "architecture"]
+"""What a person may have to give: to run a program (acceptance), a signature, the network of bare weights."""
+Decision = Literal["accept", "convert", "sandbox", "refuse"]
+"""accept: weights that no code touches. convert: weights out of a container that could hold more.
+sandbox: a program, which runs only after an acceptance. refuse: not let in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,26 @@ Received = tuple[ReceivedFile, ...]
 """All files of one upload, sorted by path; never empty, none of size 0."""
 
 
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """A safetensors file of the artefact and the tensors that go into it."""
+
+    name: str
+    """Its name in the artefact."""
+    tensors: tuple[SourceTensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something of an upload that does not become part of the version."""
+
+    path: str
+    """The file's path in the upload; with `!/` and a member's name or key where it is a part of a file."""
+    size_bytes: int
+    why: str
+    """A few words: `optimiser state`, `resume state`, `not weights`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
     """The files are of a kind we serve."""
@@ -53,7 +78,20 @@ class Accepted:
     needs: tuple[Need, ...] = ()
     """What a person must give before it can be registered."""
     stored: tuple[tuple[str, str], ...]
-    """The artefact's files: (name in the artefact, path in the upload)."""
+    """The artefact's files that are kept as they came: (name in the artefact, path in the upload)."""
+    weights: tuple[WeightsFile, ...] = ()
+    """The artefact's safetensors files, to be written anew by `safetensors_writer`."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What the upload holds besides and the version does not: reported, never silently dropped."""
+    converted: bool = False
+    """Whether the weights come out of a container that could hold more than weights."""
+    code: ReasonCode = ReasonCode.PLAIN_WEIGHTS
+    """Why it is let in."""
+
+    @property
+    def decision(self) -> Decision:
+        """The gate's verdict in one word."""
+        return "sandbox" if self.program else "convert" if self.converted else "accept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +104,13 @@ class Refused:
     """One sentence: what is wrong."""
     next_step: str
     """What the uploader can do about it."""
+    member: str | None = None
+    """The member of *file*, or the key in it, that is the reason; None where the file as a whole is."""
+
+    @property
+    def decision(self) -> Decision:
+        """The gate's verdict in one word."""
+        return "refuse"
 
 
 Verdict = Accepted | Refused
@@ -74,9 +119,17 @@ Verdict = Accepted | Refused
 class Refusal(Exception):  # noqa: N818  it is an answer, not a fault
     """Raised by readers deep inside a file; the gate turns it into `Refused`."""
 
-    def __init__(self, code: ReasonCode, message: str, next_step: str, *, file: str | None = None) -> None:
+    def __init__(
+        self,
+        code: ReasonCode,
+        message: str,
+        next_step: str,
+        *,
+        file: str | None = None,
+        member: str | None = None,
+    ) -> None:
         super().__init__(message)
-        self.refused = Refused(code, file, message, next_step)
+        self.refused = Refused(code, file, message, next_step, member)
 
 
 class Format(Protocol):

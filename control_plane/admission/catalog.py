@@ -10,7 +10,12 @@ from control_plane.admission.base import Format
 MODULES: Final = (
     "control_plane.admission.formats.torchscript",
     "control_plane.admission.formats.exported_program",
+    "control_plane.admission.formats.distributed_checkpoint",
     "control_plane.admission.formats.huggingface",
+    "control_plane.admission.formats.state_dict",
+    "control_plane.admission.formats.bare_safetensors",
+    "control_plane.admission.formats.numpy_arrays",
+    "control_plane.admission.formats.onnx",
 )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 MAX_OPCODES: Final = 3_000_000
+MAX_LONG_BYTES: Final = 1024
 
 
 class NotAPickleError(ValueError):
@@ -31,11 +32,13 @@ class Global:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """Something a pickle calls, and the state it gives the result."""
+    """Something a pickle calls, and what it gives the result: its state, list items, dict items."""
 
     function: Any
     arguments: Any
     state: Any = None
+    values: list[Any] | None = None
+    pairs: list[tuple[Any, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +75,8 @@ COUNTED: Final = {
 }  # fmt: skip
 """Opcodes followed by a count and that many bytes."""
 UNICODE: Final = frozenset({0x58, 0x8C, 0x8D})
+OLD_TEXT: Final = frozenset({0x54, 0x55})
+"""What Python 2 wrote for str."""
 LONGS: Final = frozenset({0x8A, 0x8B})
 MEMO_GET: Final = {0x68: U8, 0x6A: U32}
 MEMO_PUT: Final = {0x71: U8, 0x72: U32}
@@ -80,14 +85,17 @@ MEMO_PUT: Final = {0x71: U8, 0x72: U32}
 class Machine:
     """Follows one pickle after another in *data*."""
 
-    def __init__(self, data: bytes, offset: int = 0) -> None:
+    def __init__(self, data: bytes, offset: int = 0, max_steps: int = MAX_OPCODES) -> None:
         self.data = data
         self.offset = offset
         self.globals: list[Global] = []
         """Everything imported so far, in order, with repetitions."""
+        self.calls_results = False
+        """Whether anything but an import was called so far: the result of a call, a number."""
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._steps = 0
+        self._max_steps = max_steps
 
     def run(self) -> Any:
         """Follow one pickle to its STOP and return what it stands for. Raises NotAPickleError."""
@@ -95,7 +103,7 @@ class Machine:
         try:
             while (opcode := self._byte()) != 0x2E:
                 self._steps += 1
-                if self._steps > MAX_OPCODES:
+                if self._steps > self._max_steps:
                     raise NotAPickleError("it has too many instructions")
                 self._step(opcode)
             return self._stack.pop()
@@ -107,7 +115,10 @@ class Machine:
             self._stack.append(CONSTANTS[opcode])
         elif opcode in FIXED:
             (value,) = self._unpack(FIXED[opcode])
-            self._stack.append(value if opcode < 0x80 else Global("copyreg", f"extension {value}"))
+            if opcode < 0x80:
+                self._stack.append(value)
+            else:
+                self._import("copyreg", f"extension {value}")
         elif opcode in COUNTED:
             self._counted(opcode)
         elif opcode in TEXT_LINES:
@@ -147,8 +158,10 @@ class Machine:
         raw = self._take(count)
         if opcode in UNICODE:
             self._stack.append(raw.decode("utf-8", "surrogatepass"))
+        elif opcode in OLD_TEXT:
+            self._stack.append(raw.decode("utf-8", "backslashreplace"))
         elif opcode in LONGS:
-            self._stack.append(int.from_bytes(raw[:1024], "little", signed=True))
+            self._stack.append(_long(raw))
         else:
             self._stack.append(raw)
 
@@ -206,29 +219,32 @@ class Machine:
         name, module = self._stack.pop(), self._stack.pop()
         self._import(module if isinstance(module, str) else "?", name if isinstance(name, str) else "?")
 
+    def _call(self, function: Any, arguments: Any) -> None:
+        self.calls_results |= not isinstance(function, Global)
+        self._stack.append(Call(function, arguments))
+
     def _reduce(self) -> None:
         arguments = self._stack.pop()
-        self._stack.append(Call(self._stack.pop(), arguments))
+        self._call(self._stack.pop(), arguments)
 
     def _newobj_ex(self) -> None:
         keywords, arguments = self._stack.pop(), self._stack.pop()
-        self._stack.append(Call(self._stack.pop(), (arguments, keywords)))
+        self._call(self._stack.pop(), (arguments, keywords))
 
     def _inst(self) -> None:
         self._global_line()
         function = self._stack.pop()
-        self._stack.append(Call(function, tuple(self._to_mark())))
+        self._call(function, tuple(self._to_mark()))
 
     def _obj(self) -> None:
         function, *arguments = self._to_mark()
-        self._stack.append(Call(function, tuple(arguments)))
+        self._call(function, tuple(arguments))
 
     def _build(self) -> None:
         state = self._stack.pop()
-        if isinstance(self._stack[-1], Call):
-            self._stack[-1].state = state
-        else:
-            self._stack[-1] = Call(self._stack[-1], (), state)
+        if not isinstance(self._stack[-1], Call):
+            self._call(self._stack.pop(), ())
+        self._stack[-1].state = state
 
     def _persistent_line(self) -> None:
         self._stack.append(Persistent(self._line().decode()))
@@ -248,7 +264,7 @@ class Machine:
         if isinstance(target, list):
             target.extend(values)
         elif isinstance(target, Call):
-            target.state = (target.state, values)
+            target.values = _extended(target.values, values)
         else:
             raise NotAPickleError("it appends to what is no list")
 
@@ -264,15 +280,29 @@ class Machine:
         if isinstance(target, Items):
             target.pairs.extend(pairs)
         elif isinstance(target, Call):
-            target.state = (target.state, Items(pairs))
+            target.pairs = _extended(target.pairs, pairs)
         else:
             raise NotAPickleError("it sets items of what is no dict")
+
+
+def _extended(known: list[Any] | None, more: list[Any]) -> list[Any]:
+    """Return *known* with *more*, in place where there is a list already."""
+    if known is None:
+        return list(more)
+    known.extend(more)
+    return known
 
 
 def _pairs(values: list[Any]) -> list[tuple[Any, Any]]:
     if len(values) % 2:
         raise NotAPickleError("a dict's value is missing")
     return list(zip(values[::2], values[1::2], strict=True))
+
+
+def _long(raw: bytes) -> int:
+    if len(raw) > MAX_LONG_BYTES:
+        raise NotAPickleError("a number is too long")
+    return int.from_bytes(raw, "little", signed=True)
 
 
 def _text_value(opcode: int, line: bytes) -> Any:
@@ -322,31 +352,40 @@ ACTIONS: Final[dict[int, Callable[[Machine], object]]] = {
     0x51: Machine._persistent,
     0x80: lambda machine: machine._take(1),
     0x95: lambda machine: machine._take(8),
-    0x97: lambda machine: machine._stack.append(Global("_pickle", "buffer")),
+    0x97: lambda machine: machine._import("_pickle", "buffer"),
     0x98: lambda _machine: None,
 }
 """Opcode → what it does to the machine."""
 
 
-def walk(root: Any) -> Iterator[Any]:
-    """Yield every value reachable from *root* once, without recursion."""
-    seen: set[int] = set()
+COMPOUND: Final = (list, tuple, Items, Call, Persistent)
+"""Classes of values that refer to others."""
+
+
+def walk(root: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """Yield every value reachable from *root* once, without recursion.
+
+    *seen* takes the identities of values that were passed, and is not passed again.
+    """
+    seen = set() if seen is None else seen
     waiting = [root]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, list | tuple | Items | Call | Persistent):
+        if isinstance(value, COMPOUND):
             if id(value) in seen:
                 continue
             seen.add(id(value))
-            waiting.extend(_children(value))
+            waiting.extend(children(value))
         yield value
 
 
-def _children(value: Any) -> list[Any]:
+def children(value: Any) -> list[Any]:
+    """Return the values that *value*, one of `COMPOUND`, refers to."""
     if isinstance(value, Items):
         return [item for pair in value.pairs for item in pair]
     if isinstance(value, Call):
-        return [value.function, value.arguments, value.state]
+        held = [value.function, value.arguments, value.state, *(value.values or ())]
+        return held + [item for pair in value.pairs or () for item in pair]
     if isinstance(value, Persistent):
         return [value.identity]
     return list(value)

@@ -6,7 +6,12 @@ from enum import StrEnum
 
 
 class ReasonCode(StrEnum):
-    """Why an upload is not let in. Values never change; new ones may be added."""
+    """Why an upload is let in or not. Values never change; new ones may be added."""
+
+    # let in
+    PLAIN_WEIGHTS = "plain-weights"
+    CONVERTED_WEIGHTS = "converted-weights"
+    PROGRAM = "program"
 
     # what was received
     EMPTY_UPLOAD = "empty-upload"
@@ -20,8 +25,14 @@ class ReasonCode(StrEnum):
     BROKEN_ARCHIVE = "broken-archive"
     HOSTILE_ARCHIVE = "hostile-archive"
     ARCHIVE_BOMB = "archive-bomb"
+    NESTED_ARCHIVE = "nested-archive"
+    CHECK_EXCEEDED_LIMITS = "check-exceeded-limits"
     TOO_LARGE_TO_READ = "too-large-to-read"
     BROKEN_JSON = "broken-json"
+    COMPRESSED_WEIGHTS = "compressed-weights"
+    NO_TENSORS = "no-tensors"
+    UNSUPPORTED_TENSOR = "unsupported-tensor"
+    BIG_ENDIAN = "big-endian"
 
     # known kinds that are not served
     FULL_MODULE_PICKLE = "full-module-pickle"
@@ -47,6 +58,7 @@ class ReasonCode(StrEnum):
     FREE_EXPRESSION = "free-expression"
     FOREIGN_OPERATOR = "foreign-operator"
     OLD_EXPORTED_PROGRAM = "old-exported-program"
+    EXTERNAL_DATA = "external-data"
 
     # Hugging Face folders
     MISSING_CONFIG = "missing-config"
@@ -55,6 +67,7 @@ class ReasonCode(StrEnum):
     PICKLED_WEIGHTS = "pickled-weights"
     BROKEN_WEIGHTS = "broken-weights"
     REMOTE_CODE = "remote-code"
+    UNSAFE_TEMPLATE = "unsafe-template"
     UNEXPECTED_FILE = "unexpected-file"
     LANGUAGE_MODEL = "language-model"
     UNSUPPORTED_ARCHITECTURE = "unsupported-architecture"

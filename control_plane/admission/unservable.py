@@ -4,45 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from control_plane.admission.archive import Archive, looks_like_zip, open_archive
+from control_plane.admission import state_dicts
+from control_plane.admission.archive import Archive, looks_like_zip, member_names, open_archive
 from control_plane.admission.base import Received, ReceivedFile, Refusal, Refused
-from control_plane.admission.pickle_symbols import Call, Global, Machine, NotAPickleError
-from control_plane.admission.pickled_tensors import CALLABLE
+from control_plane.admission.pickle_symbols import Machine, NotAPickleError
 from control_plane.admission.reasons import ReasonCode
 
 MAX_PICKLE_BYTES: Final = 64 * 1024 * 1024
-LEGACY_HEADER: Final = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""torch's magic number, pickled: how torch.save began before torch 1.6."""
-LEGACY_PICKLES: Final = 4
-"""Magic number, protocol version, system facts, then the object."""
 
 SAVE_PROGRAM: Final = (
     "Save a program instead: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2') "
     "or torch.jit.script(model.eval()).save('model.pt')."
 )
-SAVE_FOLDER: Final = (
-    "Upload the Hugging Face folder (model.save_pretrained(folder); tokenizer.save_pretrained(folder)), "
-    f"or a program. {SAVE_PROGRAM}"
-)
-
-INERT: Final = CALLABLE | {
-    Global("torch.serialization", "_get_layout"),
-    Global("torch._utils", "_rebuild_qtensor"),
-    Global("torch._utils", "_rebuild_sparse_tensor"),
-    Global("torch._utils", "_rebuild_device_tensor_from_numpy"),
-    Global("collections", "defaultdict"),
-    Global("collections", "Counter"),
-    Global("argparse", "Namespace"),
-    Global("_codecs", "encode"),
-    Global("torch", "device"),
-    Global("pathlib", "PosixPath"),
-}
-"""What pickles of weights call besides tensors; more than that means a pickled module."""
-NUMPY_MODULES: Final = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
 
 MAGIC: Final[tuple[tuple[bytes, ReasonCode, str], ...]] = (
     (b"\x89HDF\r\n\x1a\n", ReasonCode.HDF5, "an HDF5 file, as Keras and others save it"),
-    (b"\x93NUMPY", ReasonCode.NUMPY, "a NumPy array"),
     (b"\x7fELF", ReasonCode.NATIVE_CODE, "compiled code"),
     (b"MZ", ReasonCode.NATIVE_CODE, "compiled code"),
     (b"\xcf\xfa\xed\xfe", ReasonCode.NATIVE_CODE, "compiled code"),
@@ -55,7 +31,7 @@ MAGIC: Final[tuple[tuple[bytes, ReasonCode, str], ...]] = (
 )
 TAR_MAGIC: Final = b"ustar"
 SUFFIXES: Final[tuple[tuple[tuple[str, ...], ReasonCode, str], ...]] = (
-    ((".onnx",), ReasonCode.ONNX, "an ONNX model"),
+    ((".onnx",), ReasonCode.ONNX, "one of several ONNX models, or not alone with its own files"),
     ((".h5", ".hdf5", ".keras"), ReasonCode.HDF5, "a Keras model"),
     ((".npy", ".npz"), ReasonCode.NUMPY, "NumPy data"),
     ((".py", ".ipynb", ".sh"), ReasonCode.SOURCE_CODE, "source code"),
@@ -86,6 +62,15 @@ def _several(received: Received) -> Refused:
         refused = _by_suffix(file) or _by_magic(file)
         if refused is not None:
             return refused
+    weights = [file for file in received if state_dicts.is_state_dict(file, member_names((file,)))]
+    if weights:
+        return Refused(
+            ReasonCode.STATE_DICT,
+            weights[0].path,
+            f"{weights[0].path} is a state dict among {len(received)} files: "
+            "they do not say together which network it belongs to",
+            "Upload that one file alone, or add config.json and the tokenizer of a Hugging Face folder.",
+        )
     return Refused(
         ReasonCode.SEVERAL_FILES,
         None,
@@ -110,10 +95,6 @@ def _zip_kind(archive: Archive) -> Refused:
         return _refused(
             ReasonCode.TORCH_PACKAGE, archive.file, "a torch.package, which runs its source when it is loaded"
         )
-    if "data.pkl" in archive:
-        return _pickled(archive.read("data.pkl", MAX_PICKLE_BYTES), archive.file, 1)
-    if any(name.endswith(".npy") for name in archive.names):
-        return _refused(ReasonCode.NUMPY, archive.file, "NumPy data")
     if "archive_format" in archive or "version" in archive:
         return _refused(ReasonCode.BROKEN_PROGRAM, archive.file, "a torch archive that lacks its program")
     return _refused(ReasonCode.PLAIN_ARCHIVE, archive.file, "an archive; upload the files in it")
@@ -131,8 +112,6 @@ def _by_magic(file: ReceivedFile) -> Refused | None:
 
 def _by_pickle(file: ReceivedFile) -> Refused | None:
     data = file.head(MAX_PICKLE_BYTES)
-    if data.startswith(LEGACY_HEADER):
-        return _pickled(data, file.path, LEGACY_PICKLES)
     if data[:1] == b"\x80" and data[1:2] <= b"\x05":
         return _raw_pickle(file.path)
     try:
@@ -147,36 +126,6 @@ def _raw_pickle(file: str) -> Refused:
     return _refused(ReasonCode.RAW_PICKLE, file, "a pickle, which runs code when it is loaded")
 
 
-def _pickled(data: bytes, file: str, count: int) -> Refused:
-    """Tell a pickled module from a state dict by what its last pickle calls."""
-    machine = Machine(data)
-    try:
-        root = None
-        for _ in range(count):
-            root = machine.run()
-    except NotAPickleError:
-        return _refused(ReasonCode.BROKEN_ARCHIVE, file, "a torch file whose pickle is damaged or cut")
-    foreign = [found for found in machine.globals if not _is_data(found)]
-    if foreign:
-        what = f"a pickled module ({_class_of(root) or foreign[0]}), which runs code when it is loaded"
-        return _refused(ReasonCode.FULL_MODULE_PICKLE, file, what)
-    return _refused(
-        ReasonCode.STATE_DICT,
-        file,
-        "weights alone (a state dict): they do not say which network they belong to",
-    )
-
-
-def _is_data(found: Global) -> bool:
-    storage = found.module in ("torch", "torch.storage") and found.name.endswith("Storage")
-    dtype = found.module == "torch" and found.name.islower()
-    return found in INERT or storage or dtype or found.module in NUMPY_MODULES
-
-
-def _class_of(root: object) -> str | None:
-    return str(root.function)[:120] if isinstance(root, Call) and isinstance(root.function, Global) else None
-
-
 def _by_suffix(file: ReceivedFile) -> Refused | None:
     for suffixes, code, what in SUFFIXES:
         if file.name.lower().endswith(suffixes):
@@ -185,7 +134,6 @@ def _by_suffix(file: ReceivedFile) -> Refused | None:
 
 
 ADVICE: Final[dict[ReasonCode, str]] = {
-    ReasonCode.STATE_DICT: SAVE_FOLDER,
     ReasonCode.ONNX: f"Upload the PyTorch model it was made from. {SAVE_PROGRAM}",
     ReasonCode.HDF5: f"Upload a PyTorch model. {SAVE_PROGRAM}",
     ReasonCode.PLAIN_ARCHIVE: "Unpack it and upload the folder or the file in it.",

@@ -281,6 +281,24 @@ def test_classifier_has_its_labels() -> None:
     assert [str(spec) for spec in served.signature.outputs] == ["probabilities:FP32[-1,2]", "label:BYTES[-1]"]
 
 
+@pytest.mark.parametrize(
+    ("architecture", "said", "datatype"),
+    [
+        ("LlamaForCausalLM", {}, "FP32"),
+        ("GPT2LMHeadModel", {"torch_dtype": "float16"}, "FP16"),
+        ("Qwen3ForCausalLM", {"dtype": "bfloat16"}, "BF16"),
+        ("Qwen3ForCausalLM", {"dtype": ["odd"]}, "FP32"),
+    ],
+)
+def test_causal_language_model_answers_token_ids_with_logits(architecture, said, datatype) -> None:
+    served = hf_architecture.served(
+        {"architectures": [architecture], "vocab_size": 61, **said}, "config.json"
+    )
+    assert served.handler == "tensor"
+    assert [spec.name for spec in served.signature.inputs] == ["input_ids", "attention_mask"]
+    assert [str(spec) for spec in served.signature.outputs] == [f"logits:{datatype}[-1,-1,61]"]
+
+
 def test_encoder_gives_embeddings() -> None:
     config = {"architectures": ["BertModel"], "model_type": "bert", "hidden_size": 32}
     served = hf_architecture.served(config, "config.json")
@@ -291,8 +309,8 @@ def test_encoder_gives_embeddings() -> None:
 @pytest.mark.parametrize(
     ("config", "code"),
     [
-        ({"architectures": ["LlamaForCausalLM"]}, ReasonCode.LANGUAGE_MODEL),
-        ({"architectures": ["GPT2LMHeadModel"]}, ReasonCode.LANGUAGE_MODEL),
+        ({"architectures": ["LlamaForCausalLM"]}, ReasonCode.MISSING_CONFIG),
+        ({"architectures": ["T5ForConditionalGeneration"]}, ReasonCode.LANGUAGE_MODEL),
         ({"architectures": ["ViTModel"], "model_type": "vit"}, ReasonCode.UNSUPPORTED_ARCHITECTURE),
         ({"architectures": []}, ReasonCode.MISSING_CONFIG),
         ({"architectures": ["../x"]}, ReasonCode.MISSING_CONFIG),

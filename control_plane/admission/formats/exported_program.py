@@ -51,6 +51,7 @@ class ExportedProgram:
             handler="tensor",
             signature=export_graph.signature(program, file.path),
             program=True,
+            code=ReasonCode.PROGRAM,
             needs=("acceptance",),
             stored=(("model.pt2", file.path),),
         )

@@ -10,7 +10,9 @@ from control_plane.admission.reasons import ReasonCode
 from serving_agent.contract.signature import Signature, TensorSpec
 
 CLASSIFIER: Final = "ForSequenceClassification"
-LANGUAGE_MODELS: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSeq2SeqLM")
+CAUSAL: Final = ("ForCausalLM", "LMHeadModel")
+"""Language models that answer token ids with logits."""
+TRANSLATORS: Final = ("ForConditionalGeneration", "ForSeq2SeqLM")
 ENCODERS: Final = frozenset(
     {
         "albert", "bert", "camembert", "convbert", "deberta", "deberta-v2", "distilbert", "electra", "ernie",
@@ -21,6 +23,10 @@ ENCODERS: Final = frozenset(
 """Model types whose hidden states can be averaged into an embedding."""
 MAX_LABELS: Final = 100_000
 TEXT: Final = (TensorSpec("text", "BYTES", (-1,)),)
+TOKENS: Final = (TensorSpec("input_ids", "INT64", (-1, -1)), TensorSpec("attention_mask", "INT64", (-1, -1)))
+"""What transformers' text models take: rows of token ids, and 1 where one counts."""
+DATATYPES: Final = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+"""torch's name of an element type → the protocol's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +40,25 @@ class Served:
 
 def served(config: dict[str, Any], file: str) -> Served:
     """Return how a model with *config* is served; *file* names it in refusals. Raises Refusal."""
-    architecture = _architecture(config, file)
+    architecture = named(config, file)
     if architecture.endswith(CLASSIFIER):
-        labels = _labels(config, file)
+        labels = class_names(config, file)
         outputs = (
             TensorSpec("probabilities", "FP32", (-1, len(labels))),
             TensorSpec("label", "BYTES", (-1,)),
         )
         return Served("text-classification", Signature(TEXT, outputs), labels)
-    if architecture.endswith(LANGUAGE_MODELS):
+    if architecture.endswith(CAUSAL):
+        logits = TensorSpec("logits", _datatype(config), (-1, -1, _size(config, "vocab_size", file)))
+        return Served("tensor", Signature(TOKENS, (logits,)), ())
+    if architecture.endswith(TRANSLATORS):
         raise Refusal(
             ReasonCode.LANGUAGE_MODEL,
-            f"{architecture} generates text; serving language models is not available in this release",
-            "Upload a classifier or an encoder model.",
+            f"{architecture} turns one text into another; serving such models is not available here",
+            "Upload a causal language model, a classifier or an encoder model.",
             file=file,
         )
-    if config.get("model_type") in ENCODERS and architecture.endswith(
+    if str(config.get("model_type")) in ENCODERS and architecture.endswith(
         ("Model", "ForMaskedLM", "ForPreTraining")
     ):
         embedding = TensorSpec("embedding", "FP32", (-1, _width(config, file)))
@@ -63,14 +72,15 @@ def served(config: dict[str, Any], file: str) -> Served:
     )
 
 
-def _architecture(config: dict[str, Any], file: str) -> str:
+def named(config: dict[str, Any], file: str) -> str:
+    """Return the one architecture that the configuration names. Raises Refusal."""
     named = config.get("architectures")
     if isinstance(named, list) and len(named) == 1 and isinstance(named[0], str) and named[0].isidentifier():
         return named[0][:80]
     raise _broken(file, "it does not name one architecture")
 
 
-def _labels(config: dict[str, Any], file: str) -> tuple[str, ...]:
+def class_names(config: dict[str, Any], file: str) -> tuple[str, ...]:
     """Return class names by index; transformers' default is two of them."""
     named = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
     if not isinstance(named, dict) or not 1 <= len(named) <= MAX_LABELS:
@@ -81,11 +91,20 @@ def _labels(config: dict[str, Any], file: str) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
 
 
+def _datatype(config: dict[str, Any]) -> str:
+    """Return the type that transformers opens the weights in, and answers in."""
+    return DATATYPES.get(str(config.get("dtype", config.get("torch_dtype"))), "FP32")
+
+
 def _width(config: dict[str, Any], file: str) -> int:
-    width = config.get("hidden_size", config.get("dim"))  # DistilBERT calls it dim
-    if type(width) is int and 1 <= width <= 1 << 20:
-        return width
-    raise _broken(file, "hidden_size is not a size")
+    return _size(config, "hidden_size" if "hidden_size" in config else "dim", file)  # DistilBERT calls it dim
+
+
+def _size(config: dict[str, Any], key: str, file: str) -> int:
+    size = config.get(key)
+    if type(size) is int and 1 <= size <= 1 << 20:
+        return size
+    raise _broken(file, f"{key} is not a size")
 
 
 def _broken(file: str, why: str) -> Refusal:

@@ -1,36 +1,45 @@
-"""Hugging Face folders: config.json, safetensors weights and a tokenizer; no code, no pickles."""
+"""Hugging Face folders: config.json, weights (safetensors or pickled) and a tokenizer; no code."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final, NoReturn
 
-from control_plane.admission import bounded_json, safetensors_header
-from control_plane.admission.base import Accepted, Received, ReceivedFile, Refusal
-from control_plane.admission.formats import hf_architecture
+from control_plane.admission import bounded_json
+from control_plane.admission.base import Accepted, LeftOut, Received, ReceivedFile, Refusal
+from control_plane.admission.formats import (
+    chat_template,
+    hf_architecture,
+    hf_left_out,
+    hf_other_kinds,
+    hf_weights,
+    inert_config,
+)
 from control_plane.admission.reasons import ReasonCode
 
 CONFIG: Final = "config.json"
-INDEX: Final = "model.safetensors.index.json"
-WEIGHTS: Final = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 KNOWN: Final = re.compile(
-    r"config\.json|generation_config\.json|model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
-    r"|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|vocab\.txt|vocab\.json"
-    r"|merges\.txt|spiece\.model|sentencepiece\.bpe\.model|tokenizer\.model|chat_template\.(jinja|json)"
-    r"|preprocessor_config\.json|modules\.json|sentence_bert_config\.json|config_sentence_transformers\.json"
-    r"|1_Pooling/config\.json|2_Normalize/config\.json"
+    r"config\.json|generation_config\.json|tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json"
+    r"|added_tokens\.json|vocab\.txt|vocab\.json|merges\.txt|spiece\.model|spm\.model|sentencepiece\.bpe\.model"
+    r"|tokenizer\.model|chat_template\.(jinja|json)|additional_chat_templates/[\w-]+\.jinja"
+    r"|preprocessor_config\.json|processor_config\.json|modules\.json|sentence_bert_config\.json"
+    r"|config_sentence_transformers\.json|1_Pooling/config\.json|2_Normalize/config\.json"
 )
-"""Names that become part of the artefact."""
-LEFT_OUT: Final = re.compile(
-    r"(README|LICENSE|LICENCE|NOTICE|MODEL_CARD)(\.\w+)?|\.gitattributes|\.gitignore|\.DS_Store"
+"""Names that become part of the artefact as they came."""
+PICKLED: Final = re.compile(r".*\.(bin|pt|pth|ckpt|pkl|pickle|joblib)")
+CODE: Final = re.compile(r"(?i).*\.(pyc?|pyd|so|o|a|dll|dylib|exe|sh|bat|js|jar)(\.\d+)*")
+SENTENCEPIECE: Final = ("spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model")
+TOKENIZERS: Final = (
+    {"tokenizer.json"},
+    {"vocab.txt"},
+    {"vocab.json", "merges.txt"},
+    *({name} for name in SENTENCEPIECE),
 )
-"""Names that are let in and left out of the artefact."""
-PICKLED: Final = re.compile(r".*\.(bin|pt|pth|ckpt|pkl|pickle|msgpack|joblib)")
-CODE: Final = re.compile(r".*\.(py|pyc|so|dll|dylib|sh)")
-TOKENIZERS: Final = ({"tokenizer.json"}, {"vocab.txt"}, {"vocab.json", "merges.txt"})
 """Sets of files of which any one whole set makes a tokenizer."""
-CODE_KEYS: Final = frozenset({"auto_map", "custom_generate", "custom_pipelines", "trust_remote_code"})
+TOKENIZER_NAMES: Final = frozenset(
+    {"tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", *SENTENCEPIECE}
+)
 SAVE_FOLDER: Final = (
     "Write the folder with model.save_pretrained(folder) and tokenizer.save_pretrained(folder)."
 )
@@ -42,32 +51,43 @@ class HuggingFace:
     name = "huggingface"
 
     def recognises(self, received: Received) -> bool:
-        """Tell whether a config.json or safetensors weights are there."""
-        return any(file.name == CONFIG or file.name.endswith(".safetensors") for file in received)
+        """Tell whether a config.json is there, weights beside a tokenizer, or a kind that is explained."""
+        names = {file.name for file in received}
+        has_weights = any(hf_weights.is_weights(name) for name in names)
+        return (
+            CONFIG in names
+            or hf_other_kinds.is_other(received)
+            or (has_weights and bool(names & TOKENIZER_NAMES))
+        )
 
     def read(self, received: Received) -> Accepted:
         """Check every file and choose the handler by the architecture."""
-        files = _by_name(received)
-        _check_names(files)
+        hf_other_kinds.check(received)
+        files, outside = _by_name(received)
+        kept, left_out = _sorted_out(files)
         config = bounded_json.parse_file(files[CONFIG])
-        for name, file in files.items():
-            if name.endswith(".json") and name != "tokenizer.json":
-                _check_inert(bounded_json.parse_file(file), file.path)
+        for name in kept:
+            _check_content(name, files[name])
         served = hf_architecture.served(config, files[CONFIG].path)
-        _check_weights(files)
-        _check_tokenizer(files)
+        weights = hf_weights.read(files)
+        if served.signature.inputs == hf_architecture.TEXT:
+            _check_tokenizer(files)
         return Accepted(
             format=self.name,
             handler=served.handler,
             signature=served.signature,
             program=False,
             labels=served.labels,
-            stored=tuple((name, file.path) for name, file in files.items() if KNOWN.fullmatch(name)),
+            stored=tuple((name, files[name].path) for name in kept),
+            weights=weights.files,
+            left_out=(*left_out, *outside, *weights.left_out),
+            converted=weights.pickled,
+            code=ReasonCode.CONVERTED_WEIGHTS if weights.pickled else ReasonCode.PLAIN_WEIGHTS,
         )
 
 
-def _by_name(received: Received) -> dict[str, ReceivedFile]:
-    """Return the files by their names in the model's folder, which is where config.json lies."""
+def _by_name(received: Received) -> tuple[dict[str, ReceivedFile], list[LeftOut]]:
+    """Return the files by their names in the model's folder, where config.json lies, and those outside."""
     configs = sorted(
         (file.path for file in received if file.name == CONFIG), key=lambda path: path.count("/")
     )
@@ -78,84 +98,63 @@ def _by_name(received: Received) -> dict[str, ReceivedFile]:
             f"Upload the whole folder. {SAVE_FOLDER}",
             file=received[0].path,
         )
+    if len(configs) > 1 and configs[0].count("/") == configs[1].count("/"):
+        raise Refusal(
+            ReasonCode.SEVERAL_FILES,
+            f"there are two models: {configs[0]} and {configs[1]}",
+            "Upload one of them.",
+            file=configs[1],
+        )
     top = configs[0].removesuffix(CONFIG)
-    return {file.path.removeprefix(top): file for file in received}
+    files = {file.path.removeprefix(top): file for file in received if file.path.startswith(top)}
+    return files, [_outside(file) for file in received if not file.path.startswith(top)]
 
 
-def _check_names(files: Mapping[str, ReceivedFile]) -> None:
+def _outside(file: ReceivedFile) -> LeftOut:
+    if CODE.fullmatch(file.path):
+        raise _code(file)
+    return LeftOut(file.path, file.size_bytes, "outside of the model's folder")
+
+
+def _sorted_out(files: Mapping[str, ReceivedFile]) -> tuple[list[str], list[LeftOut]]:
+    """Return the names that are kept as they came and what is left out. Raises Refusal for anything else."""
+    kept, left_out = [], []
     for name, file in files.items():
-        if KNOWN.fullmatch(name) or LEFT_OUT.fullmatch(name):
-            continue
         if CODE.fullmatch(name):
-            code, what = ReasonCode.REMOTE_CODE, "is code; code from uploads is never run"
-        elif PICKLED.fullmatch(name):
-            code, what = ReasonCode.PICKLED_WEIGHTS, "is a pickle, which runs code when it is loaded"
-        else:
-            code, what = ReasonCode.UNEXPECTED_FILE, "is not part of a Hugging Face text model"
-        raise Refusal(
-            code, f"{file.path} {what}", f"Remove it from the folder. {SAVE_FOLDER}", file=file.path
+            raise _code(file)
+        if KNOWN.fullmatch(name):
+            kept.append(name)
+        elif why := hf_left_out.why(name):
+            left_out.append(LeftOut(file.path, file.size_bytes, why))
+        elif not hf_weights.is_part(name):
+            _refuse_unknown(name, file)
+    return kept, left_out
+
+
+def _refuse_unknown(name: str, file: ReceivedFile) -> NoReturn:
+    if PICKLED.fullmatch(name):
+        raise _unwanted(
+            ReasonCode.PICKLED_WEIGHTS, file, "is a pickle of no known use, which runs code when it is loaded"
         )
+    raise _unwanted(ReasonCode.UNEXPECTED_FILE, file, "is not part of a Hugging Face text model")
 
 
-def _check_inert(value: dict[str, Any], file: str) -> None:
-    """Refuse configuration that asks for code: anywhere in it, also where today's library would not look."""
-    for key, held in _entries(value):
-        attention = key in ("attn_implementation", "_attn_implementation") and "/" in str(held)
-        if key in CODE_KEYS or attention:
-            raise Refusal(
-                ReasonCode.REMOTE_CODE,
-                f"{file} asks for code of its own ({key}); code from uploads is never run",
-                "Use an architecture that transformers brings itself, and save the model again without "
-                "trust_remote_code.",
-                file=file,
-            )
+def _code(file: ReceivedFile) -> Refusal:
+    return _unwanted(ReasonCode.REMOTE_CODE, file, "is code; code from uploads is never run")
 
 
-def _entries(root: Any) -> Iterator[tuple[str, Any]]:
-    waiting = [root]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            yield from value.items()
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
+def _unwanted(code: ReasonCode, file: ReceivedFile, what: str) -> Refusal:
+    return Refusal(code, f"{file.path} {what}", f"Remove it from the folder. {SAVE_FOLDER}", file=file.path)
 
 
-def _check_weights(files: Mapping[str, ReceivedFile]) -> None:
-    shards = {name for name in files if WEIGHTS.fullmatch(name)}
-    if not shards:
-        raise Refusal(
-            ReasonCode.MISSING_WEIGHTS,
-            "the folder holds no safetensors weights",
-            f"{SAVE_FOLDER} It writes model.safetensors.",
-            file=None,
-        )
-    held = {name: safetensors_header.tensor_names(files[name]) for name in sorted(shards)}
-    if INDEX in files:
-        _check_index(bounded_json.parse_file(files[INDEX]), held, files[INDEX].path)
-    elif shards != {"model.safetensors"}:
-        raise _incomplete(f"the weights are in {len(shards)} parts, but {INDEX} is missing", INDEX)
-
-
-def _check_index(index: dict[str, Any], held: Mapping[str, frozenset[str]], file: str) -> None:
-    places = index.get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise _incomplete("it does not say which part holds which tensor", file)
-    for tensor, part in places.items():
-        if not isinstance(part, str) or part not in held:
-            raise _incomplete(f"it names the part {str(part)[:80]!r}, which is not in the folder", file)
-        if tensor not in held[part]:
-            raise _incomplete(f"{part} lacks the tensor {tensor[:80]}", file)
-
-
-def _incomplete(why: str, file: str) -> Refusal:
-    return Refusal(
-        ReasonCode.MISSING_WEIGHTS,
-        f"weights are incomplete: {why}",
-        f"Upload all parts. {SAVE_FOLDER}",
-        file=file,
-    )
+def _check_content(name: str, file: ReceivedFile) -> None:
+    """Check one kept file for anything that a library would run or render beyond bounds."""
+    if name.endswith(".jinja"):
+        chat_template.check_file(file)
+    elif name.endswith(".json") and name != "tokenizer.json":
+        value = bounded_json.parse_file_any(file)
+        inert_config.check(value, file.path)
+        chat_template.check_json(value, file.path)
 
 
 def _check_tokenizer(files: Mapping[str, ReceivedFile]) -> None:

@@ -10,6 +10,20 @@ MAX_HEADER_CHARS: Final = 65_536
 NAME: Final = re.compile(r"[^\W\d]\w*")
 OPENING: Final = "([{"
 CLOSING: Final = ")]}"
+FILE_WORDS: Final = re.compile(r"\b(from_file|read_file|write_file)\b")
+"""Operators that read or write files of the machine they run on."""
+CODE: Final = re.compile(
+    r'''"""(?:[^\\]|\\.)*?"""|'{3}(?:[^\\]|\\.)*?'{3}|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|\#[^\n]*'''
+    r"|(?P<saving>(?<![\w.])(?:torch|ops)(?:\.\w+)*\.save)\("
+    r"|(?<![\w.])(?:torch|ops)(?:\.\w+)+\("
+    r"""|(?P<odd>(?<![\w.])(?:torch|ops)\b|["'\\])""",
+    re.ASCII | re.DOTALL,
+)
+"""Text and comments, calls of operators, and operators named in any other way than to call them."""
+
+
+class UnusualSourceError(ValueError):
+    """The source is not as torch prints it, so operators could hide in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +48,25 @@ def forward_arguments(source: str, class_name: str) -> tuple[Argument, ...] | No
         return None
     arguments = [_argument(text) for text in _split(header[:end])][1:]
     return None if None in arguments else tuple(argument for argument in arguments if argument)
+
+
+def file_operator(source: str) -> str | None:
+    """Return the first operator that reads or writes files; None where there is none.
+
+    Torch prints operators as calls by their whole name (`torch.add(`, `ops.aten.add(`), which are all that
+    is looked at. Raises UnusualSourceError where an operator is named otherwise: by an alias, with
+    blanks in it, over several lines or by `getattr`.
+    """
+    named = FILE_WORDS.search(source)
+    if named:
+        return named[0]
+    for found in CODE.finditer(source):
+        if found["odd"]:
+            line = source.count("\n", 0, found.start()) + 1
+            raise UnusualSourceError(f"torch does not write {found['odd']!r} as in line {line}")
+        if found["saving"]:
+            return found["saving"]
+    return None
 
 
 def _class_body(source: str, class_name: str) -> str:

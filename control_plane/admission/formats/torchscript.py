@@ -25,8 +25,6 @@ MEMBER: Final = re.compile(
     r"|(data|constants|tensors|traced_inputs|extra)/[^/]+|code/.+\.(py|debug_pkl)"
 )
 """All that torch.jit.save writes."""
-FILE_ACCESS: Final = re.compile(r"\b(from_file|read_file|write_file|torch\.save|ops\.aten\.save)\s*\(")
-"""Operators that read or write files of the machine they run on."""
 DEFAULT_SHAPE: Final = (-1,)
 
 
@@ -54,6 +52,7 @@ class TorchScript:
             handler="tensor",
             signature=Signature(inputs=traced or guessed, outputs=()),
             program=True,
+            code=ReasonCode.PROGRAM,
             needs=("acceptance",) if traced else ("acceptance", "signature"),
             stored=(("model.pt", file.path),),
         )
@@ -73,11 +72,14 @@ def _check_members(archive: Archive) -> None:
 
 
 def _check_source(archive: Archive, name: str) -> None:
-    found = FILE_ACCESS.search(_source(archive, name))
-    if found:
+    try:
+        operator = script_source.file_operator(_source(archive, name))
+    except script_source.UnusualSourceError as error:
+        raise _broken(archive, f"{name}: {error}") from None
+    if operator:
         raise Refusal(
             ReasonCode.FILE_ACCESS,
-            f"{archive.file} reads or writes files of the machine it runs on ({found[1]} in {name})",
+            f"{archive.file} reads or writes files of the machine it runs on ({operator} in {name})",
             "Remove file operators from the model and save it again.",
             file=archive.file,
         )
