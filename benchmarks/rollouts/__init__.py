@@ -1,0 +1,1 @@
+"""The rollout benchmark: simulated rollouts, judged by the product's statistics and by fixed thresholds."""
