@@ -1,7 +1,8 @@
 """Everything the controller can do, as values. Pure.
 
-Record* and Set*, Fail*, End*, Drain*, Create*, Remove* change rows (decisions); Start*, Stop*, Kill* touch
-processes; Publish* the gateway. Each is idempotent: a plan cut short anywhere is made again by the next tick.
+Record* and Set*, Move*, Queue*, Fail*, End*, Drain*, Create*, Remove* change rows (decisions); Start*, Stop*,
+Kill* touch processes; Publish* the gateway. Each is idempotent: a plan cut short anywhere is made again by
+the next tick.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from control_plane.controller.snapshot import ProcessSeen
 from control_plane.domain.endpoint import AgentPhase, HealthCheck, ServingSpec
+from control_plane.domain.rollout import Rollout
 from control_plane.gateway.traffic_plan import TrafficPlan
 from serving_agent.contract.status import OptionsEffect
 
@@ -135,6 +137,29 @@ class PublishRoutes:
 
 
 @dataclass(frozen=True, slots=True)
+class MoveRollout:
+    """Decide a rollout's next state; refused when it is no longer *before*.
+
+    action and message: the event that tells of it.
+    """
+
+    before: Rollout
+    after: Rollout
+    action: str
+    message: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueueGates:
+    """Have the gates before traffic judge a started candidate, in a job."""
+
+    rollout_id: str
+    revision: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveEndpoint:
     """Forget a deleted endpoint and its agents; its events stay."""
 
@@ -158,5 +183,7 @@ Action = (
     | KillAgent
     | PublishBackends
     | PublishRoutes
+    | MoveRollout
+    | QueueGates
     | RemoveEndpoint
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import msgspec
@@ -10,16 +11,22 @@ from sqlalchemy.orm import Session
 
 from control_plane.config import Settings
 from control_plane.domain.endpoint import ServingSpec
-from control_plane.errors import NotFoundError
+from control_plane.errors import ConflictError, NotFoundError
+from control_plane.provenance import keys
 from control_plane.registry import endpoints
 from control_plane.registry.artifacts import ArtifactStore
 from control_plane.registry.tables import Agent, Endpoint, Examples, Version
 from serving_agent.contract.manifest import Limits, Manifest
+from serving_agent.contract.provenance import Envelope, Provenance
 from serving_agent.contract.signature import Signature
 
 
 def manifest(db: Session, settings: Settings, agent_id: str) -> Manifest:
-    """Everything the agent has to know. Raises NotFoundError when its row, version or files are gone."""
+    """Everything the agent has to know.
+
+    Raises NotFoundError when its row, version, files or signed manifest are gone, ConflictError when the
+    manifest cannot be read.
+    """
     row = db.get(Agent, agent_id)
     endpoint = db.get(Endpoint, row.endpoint_id) if row else None
     version = db.get(Version, row.version_id) if row else None
@@ -47,7 +54,25 @@ def manifest(db: Session, settings: Settings, agent_id: str) -> Manifest:
         allowed_handlers=settings.handlers,
         limits=Limits(memory_bytes=memory_limit(settings, spec), drain_s=settings.drain_timeout_s),
         options=spec.options,
+        provenance=_provenance(settings, version),
         otlp_endpoint=settings.otlp_endpoint or None,
+    )
+
+
+def _provenance(settings: Settings, version: Version) -> Provenance:
+    """The version's signed statement and whose signature counts.
+
+    Raises NotFoundError where there is none, ConflictError where it or a key cannot be read.
+    """
+    if version.manifest is None:
+        raise NotFoundError(f"{version.ref} has no signed manifest")
+    try:
+        envelope = msgspec.convert(version.manifest, Envelope)
+    except msgspec.ValidationError as error:
+        raise ConflictError(f"the signed manifest of {version.ref} cannot be read: {error}") from error
+    trusted = keys.trusted(settings.keys_dir)
+    return Provenance(
+        envelope=envelope, trusted_keys=tuple(base64.b64encode(key).decode() for key in trusted)
     )
 
 

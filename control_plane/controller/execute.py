@@ -16,7 +16,7 @@ from control_plane.controller import actions as act
 from control_plane.controller import assignments, records
 from control_plane.controller.lease import Lease
 from control_plane.controller.snapshot import ProcessSeen
-from control_plane.errors import NotFoundError, SignalboxError, UnavailableError
+from control_plane.errors import ConflictError, NotFoundError, SignalboxError, UnavailableError
 from control_plane.gateway.base import Gateway
 from control_plane.gateway.traffic_plan import TrafficPlan
 from control_plane.platforms.base import Platform
@@ -94,6 +94,17 @@ class Executor:
         logger.info("endpoint %s: serving %s", action.endpoint, action.version or "nothing")
 
     @_do.register
+    def _(self, action: act.MoveRollout) -> None:
+        with self._lease.write() as db:
+            records.move_rollout(db, action, self._settings.protected_aliases)
+        logger.info("rollout %s: %s", action.before.id, action.message)
+
+    @_do.register
+    def _(self, action: act.QueueGates) -> None:
+        with self._lease.write() as db:
+            records.queue_gates(db, action)
+
+    @_do.register
     def _(self, action: act.CreateAgent) -> None:
         with self._lease.write() as db:
             records.create_agent(db, action, self._platform.addresses(action.agent_id))
@@ -104,7 +115,7 @@ class Executor:
         self._lease.check()
         try:
             manifest, examples = self._assignment(action.agent_id)
-        except NotFoundError as error:
+        except (NotFoundError, ConflictError) as error:
             self._could_not_start(action.agent_id, error)
             return
         self._start(manifest, examples)

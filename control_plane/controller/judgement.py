@@ -126,7 +126,7 @@ def _without_process(agent: AgentSeen, now: float) -> Judged:
 
 
 def _fail(agent: AgentSeen, end: ExitSeen, now: float) -> Judged:
-    failed = replace(agent, phase=AgentPhase.FAILED, ended_at=now)
+    failed = replace(agent, phase=AgentPhase.FAILED, ended_at=now, reason=end.reason)
     return failed, (FailAgent(agent.id, end.reason, end.code, now),)
 
 

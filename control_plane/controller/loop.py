@@ -11,7 +11,13 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from control_plane.controller.actions import PublishBackends, PublishRoutes, RecordPhase, SetServing
+from control_plane.controller.actions import (
+    MoveRollout,
+    PublishBackends,
+    PublishRoutes,
+    RecordPhase,
+    SetServing,
+)
 from control_plane.controller.execute import Executor
 from control_plane.controller.lease import Lease, LeaseLostError
 from control_plane.controller.observe import Observer
@@ -20,7 +26,7 @@ from control_plane.errors import SignalboxError
 
 logger = logging.getLogger(__name__)
 
-MILESTONES: Final = (RecordPhase, SetServing, PublishBackends, PublishRoutes)
+MILESTONES: Final = (RecordPhase, SetServing, PublishBackends, PublishRoutes, MoveRollout)
 """Actions after which the next step of make-before-break is usually possible at once."""
 NEXT_STEP_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
@@ -44,7 +50,11 @@ class Periodic:
 
 
 class Controller:
-    """One controller process: leads or stands by, until `stop` is called (from any thread)."""
+    """One controller process: leads or stands by, until `stop` is called (from any thread).
+
+    weigh: weighs the evidence of rollouts as of a time, before each plan; begin_anew: forgets what was
+    remembered of the time before another controller led.
+    """
 
     def __init__(
         self,
@@ -53,6 +63,8 @@ class Controller:
         executor: Executor,
         *,
         tick_s: float,
+        weigh: Callable[[float], object] = lambda _now: None,
+        begin_anew: Callable[[], object] = lambda: None,
         periodic: tuple[Periodic, ...] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -60,6 +72,8 @@ class Controller:
         self._observer = observer
         self._executor = executor
         self._tick_s = tick_s
+        self._weigh = weigh
+        self._begin_anew = begin_anew
         self._periodic = periodic
         self._clock = clock
         self._wake = threading.Event()
@@ -105,6 +119,7 @@ class Controller:
         try:
             if not self._hold():
                 return False
+            self._weigh(self._clock())
             actions = plan(self._observer.observe())
             self._executor.execute(actions)
         except LeaseLostError:
@@ -127,6 +142,7 @@ class Controller:
             return False
         if not self._leading.is_set():
             logger.info("leading (token %d)", self._lease.token or 0)
+            self._begin_anew()
             self._leading.set()
         return True
 

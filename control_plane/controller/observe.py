@@ -20,7 +20,7 @@ from control_plane.controller.snapshot import (
 )
 from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase
 from control_plane.gateway.base import Gateway
-from control_plane.gateway.traffic_plan import GatewayState
+from control_plane.gateway.traffic_plan import GatewayState, also_reached
 from control_plane.platforms.base import AgentProcess, Platform
 from control_plane.registry import session
 from serving_agent.contract.status import AgentStatus
@@ -67,7 +67,7 @@ class Observer:
     def observe(self) -> Snapshot:
         """Read everything once. Takes at most about one health timeout."""
         with session.read(self._engine) as db:
-            endpoints, agents = rows.endpoints(db), rows.agents(db)
+            endpoints, agents = rows.endpoints(db, self._clock()), rows.agents(db)
         running = self._platform.running()
         statuses = self._client.statuses(
             {a.id: a.rest_address for a in agents if a.id in running and a.phase in LIVE_PHASES}
@@ -131,7 +131,8 @@ def routed(agent: AgentSeen, endpoint: str, gateway: GatewayState) -> bool:
         return True
     state = gateway.backends.get((endpoint, agent.version))
     member = state is not None and agent.id in state.agents
-    return member and gateway.weights.get(endpoint, {}).get(agent.version, 0.0) > 0
+    weighted = gateway.weights.get(endpoint, {}).get(agent.version, 0.0) > 0
+    return member and (weighted or agent.version in also_reached(gateway.extras.get(endpoint, "")))
 
 
 def fresh_id() -> str:

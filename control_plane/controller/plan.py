@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from control_plane.controller import judgement, routing, staffing
+from control_plane.controller import judgement, rollout_plan, routing, staffing
 from control_plane.controller.actions import (
     Action,
     CreateAgent,
@@ -28,7 +28,7 @@ from control_plane.controller.actions import (
 from control_plane.controller.scene import Scene
 from control_plane.controller.snapshot import AgentSeen, EndpointSeen, Limits, Snapshot
 from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal, ServingSpec
-from control_plane.gateway.traffic_plan import GatewayState, TrafficPlan
+from control_plane.gateway.traffic_plan import GatewayState, TrafficPlan, extras
 
 
 def plan(snapshot: Snapshot) -> tuple[Action, ...]:
@@ -36,12 +36,15 @@ def plan(snapshot: Snapshot) -> tuple[Action, ...]:
     judged = [judgement.judge(agent, snapshot.now, snapshot.limits) for agent in snapshot.agents]
     learned = tuple(action for _, actions in judged for action in actions)
     agents = tuple(agent for agent, _ in judged)
-    scenes = tuple(_scene(snapshot, endpoint, agents) for endpoint in snapshot.endpoints)
+    seen = tuple(_scene(snapshot, endpoint, agents) for endpoint in snapshot.endpoints)
+    decisions = tuple(rollout_plan.decide(scene) for scene in seen)
+    scenes = tuple(map(rollout_plan.applied, seen, decisions))
     choices = tuple((scene, *_choose(scene)) for scene in scenes)
     ids = iter(snapshot.fresh_ids[: _free_slots(snapshot.limits, scenes)])
     return (
         *learned,
         *(action for scene in scenes for action in _arrivals(scene)),
+        *(decision for decision in decisions if decision is not None),
         *(action for scene, serving, _ in choices for action in _decision(scene, serving)),
         *(action for scene, serving, gone in choices for action in _starts(scene, serving, gone, ids)),
         *(action for scene, _, gone in choices for action in _departures(scene, gone)),
@@ -109,7 +112,7 @@ def _never_started(agent: AgentSeen) -> bool:
 def _departures(scene: Scene, gone: frozenset[str]) -> Iterator[Action]:
     for agent in scene.active:
         if agent.id in gone and _unneeded(scene, agent):
-            if scene.running and agent.spec == scene.wanted and scene.unfit(agent):
+            if scene.running and agent.spec in _kept_specs(scene) and scene.unfit(agent):
                 yield FailAgent(agent.id, judgement.verdict(agent), None, scene.now)
                 continue
             yield DrainAgent(agent.id)
@@ -118,6 +121,10 @@ def _departures(scene: Scene, gone: frozenset[str]) -> Iterator[Action]:
     for agent in scene.unfinished:
         if agent.phase is AgentPhase.DRAINING:
             yield from _end(scene, agent)
+
+
+def _kept_specs(scene: Scene) -> tuple[ServingSpec, ...]:
+    return (scene.wanted,) if scene.companion is None else (scene.wanted, scene.companion.spec)
 
 
 def _unneeded(scene: Scene, agent: AgentSeen) -> bool:
@@ -158,7 +165,9 @@ def _publish(gateway: GatewayState, choices: Iterable[Choice]) -> Iterator[Actio
         return
     plans = tuple(routing.traffic_plan(*choice) for choice in choices)
     # routes first: they rely on confirmed backends only, and may free one that no endpoint names any more
-    if _wanted_weights(plans) != _present_weights(gateway):
+    if _wanted_weights(plans) != _present_weights(gateway) or _wanted_extras(plans) != _present_extras(
+        gateway
+    ):
         yield PublishRoutes(plans)
     if _wanted_backends(plans) != {key: state.agents for key, state in gateway.backends.items()}:
         yield PublishBackends(plans)
@@ -174,6 +183,14 @@ def _wanted_backends(plans: Iterable[TrafficPlan]) -> dict[tuple[str, str], froz
 
 def _wanted_weights(plans: Iterable[TrafficPlan]) -> dict[str, dict[str, float]]:
     return {plan.endpoint: {b.version: b.weight for b in plan.backends if b.weight > 0} for plan in plans}
+
+
+def _wanted_extras(plans: Iterable[TrafficPlan]) -> dict[str, str]:
+    return {plan.endpoint: found for plan in plans if (found := extras(plan))}
+
+
+def _present_extras(gateway: GatewayState) -> dict[str, str]:
+    return {endpoint: found for endpoint, found in gateway.extras.items() if found}
 
 
 def _present_weights(gateway: GatewayState) -> dict[str, dict[str, float]]:

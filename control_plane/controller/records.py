@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -12,6 +13,8 @@ from control_plane.controller.actions import (
     CreateAgent,
     EndAgent,
     FailAgent,
+    MoveRollout,
+    QueueGates,
     RecordCheck,
     RecordInTraffic,
     RecordPhase,
@@ -21,7 +24,7 @@ from control_plane.controller.actions import (
 )
 from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase
 from control_plane.platforms.base import Addresses
-from control_plane.registry import endpoints
+from control_plane.registry import endpoints, gate_jobs, rollout_moves, rollouts
 from control_plane.registry.tables import Agent, Endpoint, Event
 
 ACTOR = "controller"
@@ -130,6 +133,31 @@ def set_serving(db: Session, action: SetServing) -> None:
         else f"{action.endpoint} serves nothing"
     )
     _event(db, action.at, "endpoint.switched", action.endpoint, message, version=action.version)
+
+
+def move_rollout(db: Session, action: MoveRollout, protected_aliases: Collection[str]) -> None:
+    """Decide a rollout's next state. Raises ConflictError when somebody moved it meanwhile: look again."""
+    row = rollouts.locked(db, action.before.id)
+    if row is None:
+        return
+    rollout_moves.record(
+        db,
+        row,
+        action.before,
+        action.after,
+        actor=ACTOR,
+        action=action.action,
+        message=action.message,
+        at=action.at,
+        protected_aliases=protected_aliases,
+    )
+
+
+def queue_gates(db: Session, action: QueueGates) -> None:
+    """Queue the job of the gates, once for a rollout."""
+    row = rollouts.locked(db, action.rollout_id)
+    if row is not None and row.revision == action.revision and row.gate_job_id is None:
+        row.gate_job_id = gate_jobs.queue(db, row, action.at)
 
 
 def remove_endpoint(db: Session, action: RemoveEndpoint) -> tuple[str, ...]:

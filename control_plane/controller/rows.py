@@ -5,18 +5,29 @@ from __future__ import annotations
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from control_plane.controller.snapshot import AgentSeen, EndpointSeen, ProcessSeen
+from control_plane.controller import rollout_rows
+from control_plane.controller.snapshot import AgentSeen, EndpointSeen, ProcessSeen, RolloutSeen
+from control_plane.domain import rollout_policy
 from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal
 from control_plane.registry import endpoints as endpoint_queries
+from control_plane.registry import freeze_windows, rollouts
 from control_plane.registry.tables import Agent, Endpoint
 
 ENDED_SEEN = 24
 """Ended agents per endpoint and phase that are read: enough to count failures up to the longest pause."""
 
 
-def endpoints(db: Session) -> tuple[EndpointSeen, ...]:
-    """All endpoints by name."""
-    return tuple(_endpoint(row) for row in endpoint_queries.every(db))
+def endpoints(db: Session, now: float) -> tuple[EndpointSeen, ...]:
+    """All endpoints by name, each with its rollout."""
+    standing = {row.endpoint: row for row in rollouts.standing(db)}
+    windows = freeze_windows.near(db, now) if standing else ()
+    return tuple(
+        _endpoint(
+            row,
+            rollout_rows.seen(db, row, standing[row.name], windows, now) if row.name in standing else None,
+        )
+        for row in endpoint_queries.every(db)
+    )
 
 
 def agents(db: Session) -> tuple[AgentSeen, ...]:
@@ -34,7 +45,7 @@ def _live() -> ColumnElement[bool]:
     return Agent.phase.in_(LIVE_PHASES)
 
 
-def _endpoint(row: Endpoint) -> EndpointSeen:
+def _endpoint(row: Endpoint, rollout: RolloutSeen | None) -> EndpointSeen:
     return EndpointSeen(
         id=row.id,
         name=row.name,
@@ -42,6 +53,8 @@ def _endpoint(row: Endpoint) -> EndpointSeen:
         replicas=row.replicas,
         spec=endpoint_queries.wanted_spec(row),
         serving=row.serving_version.ref if row.serving_version else None,
+        policy=rollout_policy.parse(row.rollout_policy),
+        rollout=rollout,
     )
 
 
@@ -61,4 +74,5 @@ def _agent(row: Agent) -> AgentSeen:
         ended_at=row.ended_at,
         check=endpoint_queries.health_check(row),
         effect=endpoint_queries.effect(row),
+        reason=row.reason,
     )

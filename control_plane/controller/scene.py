@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from control_plane.controller import judgement
-from control_plane.controller.snapshot import AgentSeen, EndpointSeen, Limits
+from control_plane.controller.snapshot import AgentSeen, Companion, EndpointSeen, Limits
 from control_plane.domain import backoff
 from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal, ServingSpec
-from control_plane.gateway.traffic_plan import GatewayState
+from control_plane.gateway.traffic_plan import GatewayState, also_reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,16 @@ class Scene:
     def wanted(self) -> ServingSpec:
         """How the operator wants it served."""
         return self.endpoint.spec
+
+    @property
+    def companion(self) -> Companion | None:
+        """The version that a rollout keeps beside the wanted one, while the endpoint is to run."""
+        return self.endpoint.companion if self.running else None
+
+    @property
+    def reached(self) -> frozenset[str]:
+        """Versions that requests or copies of them reach now, with a weight or without."""
+        return frozenset(self.weights) | also_reached(self.gateway.extras.get(self.name, ""))
 
     @property
     def active(self) -> tuple[AgentSeen, ...]:
@@ -94,6 +104,12 @@ class Scene:
         state = self.gateway.backends.get((self.name, version))
         believed = len(self.sound_members(version))
         return state is not None and believed > 0 and state.healthy >= believed
+
+    def can_carry(self, version: str) -> bool:
+        """Whether requests may be sent to that version now."""
+        return bool(self.servable_members(version)) and (
+            version in self.weights or self.gateway_agrees(version)
+        )
 
     def in_place(self, agents: Iterable[AgentSeen], version: str) -> bool:
         """Whether all of *agents* (one version's) may serve, are known to the gateway and healthy there."""

@@ -10,8 +10,11 @@ from control_plane.controller.snapshot import AgentSeen
 from control_plane.domain.endpoint import AgentPhase, ServingSpec
 
 
-def kept(scene: Scene) -> tuple[AgentSeen, ...]:
-    """The agents of the wanted spec that stay: fit ones first, then those in service, then the oldest."""
+def kept(scene: Scene, spec: ServingSpec | None = None) -> tuple[AgentSeen, ...]:
+    """The agents of one spec that stay: fit ones first, then those in service, then the oldest.
+
+    spec: None for the wanted one.
+    """
 
     def rank(agent: AgentSeen) -> tuple[bool, bool, bool, float, str]:
         return (
@@ -22,22 +25,29 @@ def kept(scene: Scene) -> tuple[AgentSeen, ...]:
             agent.id,
         )
 
-    return tuple(sorted(scene.of(scene.wanted), key=rank)[: scene.endpoint.replicas])
+    return tuple(sorted(scene.of(spec or scene.wanted), key=rank)[: scene.endpoint.replicas])
 
 
-def complete(scene: Scene) -> bool:
-    """Whether all wanted replicas are in place at the gateway, each of them proven by its own tests."""
-    agents = kept(scene)
+def complete(scene: Scene, spec: ServingSpec | None = None) -> bool:
+    """Whether all replicas of one spec are in place at the gateway, each of them proven by its own tests.
+
+    spec: None for the wanted one.
+    """
+    spec = spec or scene.wanted
+    agents = kept(scene, spec)
     return (
         len(agents) == scene.endpoint.replicas
-        and scene.in_place(agents, scene.wanted.version_ref)
+        and scene.in_place(agents, spec.version_ref)
         and all(judgement.proven(agent, scene.now) for agent in agents)
     )
 
 
 def handed_over(scene: Scene) -> bool:
-    """Whether the wanted agents carry all traffic, so that older ones may go."""
-    return complete(scene) and set(scene.weights) == {scene.wanted.version_ref}
+    """Whether the wanted agents, and a companion's, carry all traffic, so that older ones may go."""
+    ours = {scene.wanted.version_ref}
+    if scene.companion is not None:
+        ours.add(scene.companion.spec.version_ref)
+    return complete(scene) and bool(scene.weights) and set(scene.weights) <= ours
 
 
 def leaving(scene: Scene, serving: str | None) -> frozenset[str]:
@@ -48,10 +58,16 @@ def leaving(scene: Scene, serving: str | None) -> frozenset[str]:
     if not scene.running:
         return frozenset(agent.id for agent in scene.active)
     stay = {agent.id for agent in kept(scene)}
+    beside = scene.companion
     settled, done, replaced = complete(scene), handed_over(scene), _unfit_may_go(scene)
     old = _old_serving(scene, serving)
 
+    if beside is not None:
+        stay |= {agent.id for agent in kept(scene, beside.spec)}
+
     def goes(agent: AgentSeen) -> bool:
+        if beside is not None and agent.spec == beside.spec:
+            return agent.id not in stay and (complete(scene, beside.spec) or not scene.servable(agent))
         if agent.spec == scene.wanted:
             useless = not scene.servable(agent) or (replaced and scene.unfit(agent))
             return agent.id not in stay and (settled or useless)
@@ -88,16 +104,25 @@ def _targets(scene: Scene, serving: str | None, gone: frozenset[str]) -> tuple[t
     unfit = {agent.id for agent in scene.of(scene.wanted) if scene.unfit(agent)}
     to_replace = bool(unfit) and unfit.isdisjoint(gone)
     wanted = (scene.wanted, scene.endpoint.replicas + to_replace)
+    beside = scene.companion
+    companion = ((beside.spec, scene.endpoint.replicas),) if _is_restaffed(scene) and beside else ()
     old = _old_serving(scene, serving)
     if old is None or handed_over(scene):
-        return (wanted,)
-    return (old, _old_count(scene, old)), wanted
+        return (wanted, *companion)
+    return (old, _old_count(scene, old)), wanted, *companion
+
+
+def _is_restaffed(scene: Scene) -> bool:
+    """Whether agents of the companion that end are replaced: also while nobody else carries the requests."""
+    beside = scene.companion
+    return beside is not None and (beside.restarts or set(scene.weights) == {beside.spec.version_ref})
 
 
 def _old_serving(scene: Scene, serving: str | None) -> ServingSpec | None:
     """The spec that served before the wanted one, while it still has to."""
+    current = {scene.wanted} if scene.companion is None else {scene.wanted, scene.companion.spec}
     older = [
-        a for a in scene.agents if a.spec != scene.wanted and a.version == serving and a.ready_at is not None
+        a for a in scene.agents if a.spec not in current and a.version == serving and a.ready_at is not None
     ]
     return max(older, key=lambda agent: agent.created_at).spec if older else None
 

@@ -19,8 +19,10 @@ from control_plane.config import Settings
 from control_plane.errors import UnavailableError
 from control_plane.gateway import envoy_config, envoy_process, envoy_routes, envoy_state
 from control_plane.gateway.envoy_admin import EnvoyAdmin
-from control_plane.gateway.envoy_bootstrap import ROUTE_CONFIG, STATS_SCOPE
+from control_plane.gateway.envoy_bootstrap import ROUTE_CONFIG
 from control_plane.gateway.envoy_files import LONGEST_REASON, DiscoveryFile, gateway_files, publishing
+from control_plane.gateway.envoy_state import Routing
+from control_plane.gateway.envoy_statistics import STATS_SCOPE
 from control_plane.gateway.traffic_plan import GatewayState, TrafficPlan
 
 Json = dict[str, Any]
@@ -41,7 +43,8 @@ class EnvoyGateway:
         self._cds = self._discovery_file(self._files.cds, "cluster_manager.cds")
         self._rds = self._discovery_file(self._files.rds, f"http.{ROUTE_CONFIG}.rds.{ROUTE_CONFIG}")
         self._problem: str | None = None
-        self._weights: tuple[str, dict[str, dict[str, float]]] = ("", {})
+        self._routing: tuple[str, Routing] = ("", envoy_state.NO_ROUTING)
+        self._known: tuple[str, frozenset[str]] = ("", frozenset())
 
     def publish_backends(self, plans: Sequence[TrafficPlan]) -> None:
         """Make exactly the backends of *plans* known.
@@ -60,15 +63,25 @@ class EnvoyGateway:
         try:
             stats = self._admin.stats(self._observed_stats())
             backends = envoy_state.backend_states(self._admin.clusters(), stats)
-            weights = self._weights_in_force(stats.get(self._rds.version_stat, ""))
+            routing = self._routing_in_force(stats.get(self._rds.version_stat, ""))
         except UnavailableError as error:
             return GatewayState(live=False, backends={}, weights={}, problem=error.message)
         live = stats.get(_SERVER_STATE) == _LIVE and stats.get(_LISTENERS, "0") != "0"
-        return GatewayState(live=live, backends=backends, weights=weights, problem=self._problem_of(stats))
+        return GatewayState(
+            live=live,
+            backends=backends,
+            weights={endpoint: dict(shares) for endpoint, shares in routing.weights.items()},
+            extras=dict(routing.extras),
+            problem=self._problem_of(stats),
+        )
 
     def metrics(self) -> str:
         """Return the per-request statistics in Prometheus' text format. Raises UnavailableError."""
         return self._admin.prometheus(f"^{STATS_SCOPE}")
+
+    def reopen_logs(self) -> None:
+        """Make Envoy write its access logs to files of their old names. Raises UnavailableError."""
+        self._admin.reopen_logs()
 
     def _discovery_file(self, path: Path, stat_prefix: str) -> DiscoveryFile:
         return DiscoveryFile(path, stat_prefix, self._admin, self._files.log)
@@ -89,26 +102,37 @@ class EnvoyGateway:
         self._problem = None
 
     def _check_clusters(self, clusters: Sequence[Json]) -> None:
-        lost = envoy_state.targets(self._rds.resources()) - envoy_state.names(clusters)
+        lost = envoy_state.targets(self._routing_written()) - envoy_state.names(clusters)
         if lost:
             raise UnavailableError(f"requests are still routed to {_listed(lost)}; publish routes first")
-        validate_clusters(self._settings, clusters)
+        accepted = {cluster["name"]: cluster for cluster in self._cds.in_force()}
+        changed = [cluster for cluster in clusters if accepted.get(cluster["name"]) != cluster]
+        if changed:
+            validate_clusters(self._settings, changed)
 
     def _check_routes(self, routes: Sequence[Json]) -> None:
-        unknown = envoy_state.targets(routes) - envoy_state.names(self._cds.resources())
+        unknown = envoy_state.targets(envoy_state.routing_in(routes)) - self._names_written()
         if unknown:
             raise UnavailableError(f"the gateway does not know {_listed(unknown)}; publish backends first")
+
+    def _routing_written(self) -> Routing:
+        return envoy_state.routing_in(self._rds.resources())
+
+    def _names_written(self) -> frozenset[str]:
+        """Clusters of the file, which is read once for each version: it is long, and routes change often."""
+        version = self._cds.version()
+        if version != self._known[0]:
+            self._known = version, frozenset(envoy_state.names(self._cds.resources()))
+        return self._known[1]
 
     def _observed_stats(self) -> str:
         names = (_SERVER_STATE, _LISTENERS, self._rds.version_stat)
         return "|".join([*map(re.escape, names), envoy_state.active_stat("").replace("..", r"\..+\.")])
 
-    def _weights_in_force(self, version: str) -> dict[str, dict[str, float]]:
-        known, weights = self._weights
-        if version != known:
-            weights = envoy_state.weights_in(self._admin.route_configs())
-            self._weights = (version, weights)
-        return {endpoint: dict(shares) for endpoint, shares in weights.items()}
+    def _routing_in_force(self, version: str) -> Routing:
+        if version != self._routing[0]:
+            self._routing = version, envoy_state.routing_in(self._admin.route_configs())
+        return self._routing[1]
 
     def _problem_of(self, stats: dict[str, str]) -> str | None:
         if stats.get(_SERVER_STATE) == _LIVE and stats.get(_LISTENERS, "0") == "0":
@@ -123,7 +147,7 @@ def _listed(clusters: set[str]) -> str:
 def validate_clusters(settings: Settings, clusters: Sequence[Json]) -> None:
     """Let Envoy itself judge *clusters* before they are written: of refused ones it would take the good part.
 
-    Takes about 0.1 s. Raises UnavailableError with Envoy's reason.
+    Takes about 0.1 s, and seconds for thousands. Raises UnavailableError with Envoy's reason.
     """
     static = [{key: value for key, value in cluster.items() if key != "@type"} for cluster in clusters]
     with tempfile.NamedTemporaryFile("w", suffix=".json", dir=settings.gateway_dir) as file:

@@ -9,21 +9,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from control_plane.gateway import envoy_statistics
+from control_plane.gateway.envoy_statistics import METADATA, status_from
 from serving_agent.contract.manifest import Limits
-from serving_agent.contract.metric_names import DURATION_BUCKETS_S
+from serving_agent.contract.wire import ROLLOUT_HEADER
 
 Json = dict[str, Any]
 
-METADATA: Final = "gw"
-"""Namespace of our metadata on clusters and routes, and of what `endpoint_of_path` extracts."""
-STATS_SCOPE: Final = "gwm"
-"""Prefix of the per-request statistics: `gwm.requests`, `gwm.latency_us`, `gwm.ttfb_us`."""
 ROUTE_CONFIG: Final = "public"
 """Name of the one route configuration, and of the connection manager's statistics."""
 GRPC_SERVICE: Final = "inference.GRPCInferenceService"
 FIELD_EXTRACTION: Final = "envoy.filters.http.grpc_field_extraction"
 CHOOSE_AGAIN: Final = "signalbox.choose_again"
 ENDPOINT_OF_PATH: Final = "signalbox.endpoint_of_path"
+SESSION_OF_CLIENT: Final = "signalbox.session_of_client"
 
 RETRY_AFTER_S: Final = 1
 MAX_DOWNSTREAM_CONNECTIONS: Final = 8192
@@ -37,6 +36,7 @@ FLUSH_INTERVAL: Final = "1s"
 """Histograms become visible only when statistics are flushed."""
 
 _TYPE = "type.googleapis.com/"
+HEADER_TO_METADATA: Final = _TYPE + "envoy.extensions.filters.http.header_to_metadata.v3.Config"
 _MODEL_FIELDS: Final = {
     "ModelInfer": "model_name",
     "ModelStreamInfer": "model_name",
@@ -58,40 +58,17 @@ def bootstrap(*, admin_socket: Path, lds: Path, cds: Path) -> Json:
         "admin": {"address": {"pipe": {"path": str(admin_socket), "mode": ADMIN_SOCKET_MODE}}},
         "dynamic_resources": {"lds_config": file_source(lds), "cds_config": file_source(cds)},
         "stats_flush_interval": FLUSH_INTERVAL,
-        "stats_config": {
-            "histogram_bucket_settings": [_bucket_settings()],
-            "stats_matcher": {"inclusion_list": {"patterns": _kept_stats()}},
-        },
+        "stats_config": envoy_statistics.stats_config(_KEPT_STATS),
         "overload_manager": {"resource_monitors": [_connection_limit()]},
     }
+
+
+_KEPT_STATS: Final = ("server.", "cluster_manager.", "listener_manager.", f"http.{ROUTE_CONFIG}.")
 
 
 def file_source(path: Path) -> Json:
     """Return a config source that follows *path*; Envoy sees a change only when a file is renamed onto it."""
     return {"resource_api_version": "V3", "path_config_source": {"path": str(path)}}
-
-
-def _bucket_settings() -> Json:
-    bounds_us = [round(bound_s * 1e6, 3) for bound_s in DURATION_BUCKETS_S]
-    return {"match": {"prefix": f"{STATS_SCOPE}."}, "buckets": bounds_us}
-
-
-def _kept_stats() -> list[Json]:
-    """Return what is worth keeping of Envoy's statistics: all 250 of a cluster would cost memory and time."""
-    prefixes = (
-        f"{STATS_SCOPE}.",
-        "server.",
-        "cluster_manager.",
-        "listener_manager.",
-        f"http.{ROUTE_CONFIG}.",
-    )
-    return [*({"prefix": prefix} for prefix in prefixes), {"safe_regex": {"regex": _CLUSTER_STATS}}]
-
-
-_CLUSTER_STATS: Final = (
-    r"cluster\..+\.(membership_(healthy|total)|outlier_detection\.ejections_active|upstream_cx_(active|connect_fail)"
-    r"|upstream_rq_(active|timeout|retry|retry_overflow|pending_overflow|[1-5]xx))"
-)
 
 
 def _connection_limit() -> Json:
@@ -105,10 +82,11 @@ def _connection_limit() -> Json:
     }
 
 
-def listeners(*, port: int, rds: Path, descriptor_set: Path) -> list[Json]:
+def listeners(*, port: int, rds: Path, descriptor_set: Path, units: Path) -> list[Json]:
     """Return the one listener: HTTP/1.1 and h2c on 127.0.0.1:*port*, routed by the file *rds*.
 
     descriptor_set: serialised `FileDescriptorSet` (imports included) of `inference.GRPCInferenceService`.
+    units: file that gets a line for every request that counts by its session.
     """
     return [
         {
@@ -118,12 +96,12 @@ def listeners(*, port: int, rds: Path, descriptor_set: Path) -> list[Json]:
             # with SO_REUSEPORT a second Envoy would silently take half of the connections
             "enable_reuse_port": False,
             "per_connection_buffer_limit_bytes": CONNECTION_BUFFER_BYTES,
-            "filter_chains": [{"filters": [_connection_manager(rds, descriptor_set)]}],
+            "filter_chains": [{"filters": [_connection_manager(rds, descriptor_set, units)]}],
         }
     ]
 
 
-def _connection_manager(rds: Path, descriptor_set: Path) -> Json:
+def _connection_manager(rds: Path, descriptor_set: Path, units: Path) -> Json:
     return {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
@@ -133,6 +111,9 @@ def _connection_manager(rds: Path, descriptor_set: Path) -> Json:
             "http2_protocol_options": {"initial_stream_window_size": REQUEST_BUFFER_BYTES},
             "stat_prefix": ROUTE_CONFIG,
             "use_remote_address": True,
+            # a client's own id is kept: mirrored copies and the agents' logs are found by it
+            "preserve_external_request_id": True,
+            "early_header_mutation_extensions": [_no_rollout_of_clients()],
             "request_headers_timeout": "10s",
             "stream_idle_timeout": "300s",
             "common_http_protocol_options": {"idle_timeout": "3600s"},
@@ -141,10 +122,22 @@ def _connection_manager(rds: Path, descriptor_set: Path) -> Json:
                 _endpoint_of_path(),
                 _field_extraction(descriptor_set),
                 _choose_again(),
+                _session_of_client(),
                 _router(),
             ],
-            "access_log": _stats_loggers(),
+            "access_log": [*envoy_statistics.request_loggers(), envoy_statistics.session_logger(units)],
             "local_reply_config": {"mappers": [_no_agent_mapper(), _json_error_mapper()]},
+        },
+    }
+
+
+def _no_rollout_of_clients() -> Json:
+    """Remove a client's own rollout header before anything reads it, the access log included."""
+    return {
+        "name": "signalbox.no_rollout_of_clients",
+        "typed_config": {
+            "@type": _TYPE + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            "mutations": [{"remove": ROLLOUT_HEADER}],
         },
     }
 
@@ -155,7 +148,7 @@ def _endpoint_of_path() -> Json:
         "name": ENDPOINT_OF_PATH,
         "disabled": True,
         "typed_config": {
-            "@type": _TYPE + "envoy.extensions.filters.http.header_to_metadata.v3.Config",
+            "@type": HEADER_TO_METADATA,
             "request_rules": [
                 {
                     "header": ":path",
@@ -163,7 +156,7 @@ def _endpoint_of_path() -> Json:
                         "metadata_namespace": METADATA,
                         "key": "endpoint",
                         "regex_value_rewrite": {
-                            "pattern": {"regex": r"^/(?:e|v2/models)/([^/?]*).*$"},
+                            "pattern": {"regex": r"^/(?:e|preview|v2/models)/([^/?]*).*$"},
                             "substitution": r"\1",
                         },
                     },
@@ -202,6 +195,15 @@ def _choose_again() -> Json:
     }
 
 
+def _session_of_client() -> Json:
+    """Put the session that a client names into metadata; only routes say where it stands.
+
+    Behind `choose_again`, so that it follows the route that was chosen last. It stays enabled everywhere:
+    whether a filter is, Envoy decides by the route that was chosen first.
+    """
+    return {"name": SESSION_OF_CLIENT, "typed_config": {"@type": HEADER_TO_METADATA}}
+
+
 def model_fields() -> tuple[str, ...]:
     """Return the request fields that may name the model, each once."""
     return tuple(dict.fromkeys(_MODEL_FIELDS.values()))
@@ -210,58 +212,11 @@ def model_fields() -> tuple[str, ...]:
 def _router() -> Json:
     return {
         "name": "envoy.filters.http.router",
-        "typed_config": {"@type": _TYPE + "envoy.extensions.filters.http.router.v3.Router"},
-    }
-
-
-def _stats_loggers() -> list[Json]:
-    """Count every request by endpoint, version, HTTP status and gRPC status; time the answered ones."""
-    where = [
-        {"name": "endpoint", "value_format": f"%METADATA(ROUTE:{METADATA}:endpoint)%"},
-        {"name": "version", "value_format": f"%METADATA(CLUSTER:{METADATA}:version)%"},
-    ]
-    outcome = [
-        {"name": "code", "value_format": "%RESPONSE_CODE%"},
-        {"name": "grpc", "value_format": "%GRPC_STATUS_NUMBER%"},
-    ]
-    counter = {"stat": {"name": "requests", "tags": where + outcome}, "value_fixed": 1}
-    histograms = [
-        _histogram("latency_us", where, "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%"),
-        _histogram("ttfb_us", where, "%COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:us)%"),
-    ]
-    # a client that left before the answer has code 0 and no time of answer
-    answered = {"and_filter": {"filters": [_status_from(100), _not_probe()]}}
-    return [
-        {**_stats_logger(counters=[counter]), "filter": _not_probe()},
-        {**_stats_logger(histograms=histograms), "filter": answered},
-    ]
-
-
-def _stats_logger(**what: list[Json]) -> Json:
-    return {
-        "name": "envoy.access_loggers.stats",
         "typed_config": {
-            "@type": _TYPE + "envoy.extensions.access_loggers.stats.v3.Config",
-            # sharing_name keeps the counters when the listener is updated
-            "stats_scope": {"prefix": STATS_SCOPE, "sharing_name": STATS_SCOPE},
-            **what,
+            "@type": _TYPE + "envoy.extensions.filters.http.router.v3.Router",
+            "upstream_log": envoy_statistics.try_loggers(),
         },
     }
-
-
-def _not_probe() -> Json:
-    """Leave out health probes of the gateway itself: they are nobody's requests."""
-    path = {"name": ":path", "string_match": {"prefix": "/v2/health/"}, "invert_match": True}
-    return {"header_filter": {"header": path}}
-
-
-def _status_from(lowest: int) -> Json:
-    value = {"default_value": lowest, "runtime_key": f"signalbox.status_from_{lowest}"}
-    return {"status_code_filter": {"comparison": {"op": "GE", "value": value}}}
-
-
-def _histogram(name: str, tags: list[Json], value_format: str) -> Json:
-    return {"stat": {"name": name, "tags": tags}, "unit": "Microseconds", "value_format": value_format}
 
 
 def _no_agent_mapper() -> Json:
@@ -278,7 +233,7 @@ def _no_agent_mapper() -> Json:
 def _json_error_mapper() -> Json:
     """Give every other error of Envoy itself the shape {"error": sentence}; agents answer for themselves."""
     return {
-        "filter": {"and_filter": {"filters": [_status_from(400), _not_grpc()]}},
+        "filter": {"and_filter": {"filters": [status_from(400), _not_grpc()]}},
         "body_format_override": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}},
     }
 

@@ -8,15 +8,21 @@ out. The route table is in `envoy_routes`.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
-from control_plane.gateway.envoy_bootstrap import METADATA
+import orjson
+
+from control_plane.gateway.envoy_bootstrap import REQUEST_BUFFER_BYTES
+from control_plane.gateway.envoy_statistics import METADATA
 from control_plane.gateway.traffic_plan import Backend, Replica, TrafficPlan
 
 Json = dict[str, Any]
 Protocol = Literal["http", "grpc"]
+PROTOCOLS: Final[tuple[Protocol, Protocol]] = ("http", "grpc")
+
+MAX_COPIES: Final = 64
+"""Copies under way at a version that gets nothing else; more are not sent."""
 
 _TYPE = "type.googleapis.com/"
 
@@ -44,11 +50,8 @@ def clusters(plans: Iterable[TrafficPlan]) -> list[Json]:
         _cluster(plan, backend, protocol)
         for plan in sorted(plans, key=lambda plan: plan.endpoint)
         for backend in sorted(plan.backends, key=lambda backend: backend.version)
-        for protocol in _PROTOCOLS
+        for protocol in PROTOCOLS
     ]
-
-
-_PROTOCOLS: Final[tuple[Protocol, Protocol]] = ("http", "grpc")
 
 
 def _cluster(plan: TrafficPlan, backend: Backend, protocol: Protocol) -> Json:
@@ -67,7 +70,8 @@ def _cluster(plan: TrafficPlan, backend: Backend, protocol: Protocol) -> Json:
         # panic (send to everyone) only when nobody is healthy: then a retry may pick another version
         "common_lb_config": {"healthy_panic_threshold": {"value": 1.0}},
         "outlier_detection": _outlier_detection(),
-        "circuit_breakers": {"thresholds": [_breaker()]},
+        "circuit_breakers": {"thresholds": [_breaker(only_copies=_gets_only_copies(plan, backend))]},
+        **_room_for_copies(plan, backend),
         "typed_extension_protocol_options": _upstream_options(protocol),
     }
 
@@ -131,12 +135,29 @@ def _outlier_detection() -> Json:
     }
 
 
-def _breaker() -> Json:
-    """Bounds on one version; Envoy's default of 3 concurrent retries would drop them silently."""
+def _gets_copies(plan: TrafficPlan, backend: Backend) -> bool:
+    return plan.mirror is not None and plan.mirror.version == backend.version
+
+
+def _gets_only_copies(plan: TrafficPlan, backend: Backend) -> bool:
+    return _gets_copies(plan, backend) and backend.weight <= 0
+
+
+def _room_for_copies(plan: TrafficPlan, backend: Backend) -> Json:
+    """Let a whole copy wait in memory: with less room, one that is not taken would hold up the original."""
+    return {"per_connection_buffer_limit_bytes": REQUEST_BUFFER_BYTES} if _gets_copies(plan, backend) else {}
+
+
+def _breaker(*, only_copies: bool) -> Json:
+    """Bounds on one version; Envoy's default of 3 concurrent retries would drop them silently.
+
+    A version that only gets copies is held to far less: a slow or hung one must not fill the gateway.
+    """
+    most = MAX_COPIES if only_copies else 4096
     return {
-        "max_connections": 4096,
-        "max_pending_requests": 4096,
-        "max_requests": 4096,
+        "max_connections": most,
+        "max_pending_requests": most,
+        "max_requests": most,
         "max_retries": 1000,
     }
 
@@ -155,8 +176,7 @@ def _upstream_options(protocol: Protocol) -> Json:
 
 def content_digest(resources: Sequence[Json]) -> str:
     """Return the first 8 hex digits of the sha256 of *resources*, whatever the order of their keys."""
-    text = json.dumps(resources, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(orjson.dumps(resources, option=orjson.OPT_SORT_KEYS)).hexdigest()[:8]
 
 
 def resource_file(resources: Sequence[Json], counter: int) -> Json:

@@ -7,7 +7,6 @@ A change it refuses is taken back by renaming the last confirmed file into place
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import time
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
+
 from control_plane.config import Settings
 from control_plane.errors import UnavailableError
 from control_plane.gateway import envoy_config
@@ -25,7 +26,8 @@ from control_plane.gateway.envoy_bootstrap import ROUTE_CONFIG
 
 Json = dict[str, Any]
 
-CONFIRM_TIMEOUT_S: Final = 5.0
+CONFIRM_TIMEOUT_S: Final = 10.0
+"""Envoy answers nothing while it takes in thousands of new clusters."""
 LONGEST_REASON: Final = 300
 """Characters of Envoy's reason that are repeated to people."""
 _FIRST_POLL_S: Final = 0.002
@@ -61,6 +63,11 @@ class GatewayFiles:
         return self.folder / "rds" / f"{ROUTE_CONFIG}.json"
 
     @property
+    def units(self) -> Path:
+        """Lines of requests that count by their session; `telemetry.unit_log` reads and rotates it."""
+        return self.folder / "units.log"
+
+    @property
     def lock(self) -> Path:
         """Held by whoever publishes."""
         return self.folder / "publish.lock"
@@ -78,10 +85,27 @@ def gateway_files(settings: Settings) -> GatewayFiles:
 def read_discovery(path: Path) -> Json | None:
     """Return the discovery response in *path*; None when there is none or it is not whole."""
     try:
-        document = json.loads(path.read_bytes())
+        document = orjson.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) and isinstance(document.get("resources"), list) else None
+
+
+def version_of(path: Path) -> str:
+    """Return the version of the discovery response in *path*, "" when there is none.
+
+    Only its beginning is read, where `envoy_config.resource_file` puts the version.
+    """
+    try:
+        with path.open("rb") as file:
+            found = _VERSION.match(file.read(_LONGEST_VERSION))
+    except OSError:
+        return ""
+    return found[1].decode() if found else ""
+
+
+_LONGEST_VERSION: Final = 200
+_VERSION: Final = re.compile(rb'\{"version_info": ?"([^"]*)"')
 
 
 def resources_of(document: Json | None) -> list[Json]:
@@ -128,9 +152,18 @@ class DiscoveryFile:
         """Name of the statistic that holds the version in force."""
         return f"{self._stat_prefix}.version_text"
 
+    def version(self) -> str:
+        """Return the version of the file, "" when it is missing."""
+        return version_of(self.path)
+
     def resources(self) -> list[Json]:
         """Return the resources of the file, none when it is missing."""
         return resources_of(read_discovery(self.path))
+
+    def in_force(self) -> list[Json]:
+        """Return the resources of the file if Envoy has confirmed it, else none."""
+        written = self.version()
+        return self.resources() if written and written == self._version_in_force() else []
 
     def publish(self, resources: Sequence[Json], check: Callable[[Sequence[Json]], None]) -> None:
         """Make *resources* the ones in force, and return when Envoy says so; nothing to do is quick.
@@ -138,45 +171,56 @@ class DiscoveryFile:
         check: raises when the resources cannot be right; called only when they are new. Raises
         UnavailableError when Envoy is down, refuses them or stays silent; the old ones are then in force.
         """
-        before = self._state()
-        document = read_discovery(self.path)
-        written = document["version_info"] if document else ""
-        confirmed = before.version == written
+        in_force = self._version_in_force()
+        written = self.version()
+        confirmed = in_force == written
         if confirmed and written.endswith(f"-{envoy_config.content_digest(resources)}"):
             return
         check(resources)
         if confirmed:
             self._keep_good()
-        self._put(envoy_config.resource_file(resources, next_counter(written, before.version)), before)
+        self._put(envoy_config.resource_file(resources, next_counter(written, in_force)))
 
-    def _put(self, document: Json, before: _Subscription) -> None:
+    def _put(self, document: Json) -> None:
+        refused = self._refused()
         log_offset = self._log.stat().st_size if self._log.exists() else 0
-        write_atomically(self.path, json.dumps(document).encode())
+        write_atomically(self.path, orjson.dumps(document))
         try:
-            self._confirm(document["version_info"], before, log_offset)
+            self._confirm(document["version_info"], refused, log_offset)
         except UnavailableError:
             self._restore_good()
             raise
 
-    def _confirm(self, version: str, before: _Subscription, log_offset: int) -> None:
+    def _confirm(self, version: str, refused_before: int, log_offset: int) -> None:
         deadline = time.monotonic() + CONFIRM_TIMEOUT_S
         pause_s = _FIRST_POLL_S
-        while (state := self._state()).version != version:
-            if state.refused > before.refused:
+        while not self._holds(version):
+            if pause_s >= _LONGEST_POLL_S and self._refused_since(refused_before):
                 raise UnavailableError(f"Envoy refused the change: {self._reason(log_offset)}")
             if time.monotonic() > deadline:
                 raise UnavailableError(f"Envoy did not confirm the change within {CONFIRM_TIMEOUT_S:g} s")
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.5, _LONGEST_POLL_S)
 
-    def _state(self) -> _Subscription:
-        stats = self._admin.stats(
-            rf"{re.escape(self._stat_prefix)}\.(version_text|update_rejected|update_failure)"
-        )
-        refused = sum(
-            int(stats.get(f"{self._stat_prefix}.{name}", 0)) for name in ("update_rejected", "update_failure")
-        )
-        return _Subscription(stats.get(self.version_stat, ""), refused)
+    def _holds(self, version: str) -> bool:
+        """False, too, when Envoy is too busy with the change to say."""
+        try:
+            return self._version_in_force() == version
+        except UnavailableError:
+            return False
+
+    def _refused_since(self, refused_before: int) -> bool:
+        try:
+            return self._refused() > refused_before
+        except UnavailableError:
+            return False
+
+    def _version_in_force(self) -> str:
+        return self._admin.stats(re.escape(self.version_stat), "TextReadouts").get(self.version_stat, "")
+
+    def _refused(self) -> int:
+        names = rf"{re.escape(self._stat_prefix)}\.update_(rejected|failure)"
+        return sum(int(count) for count in self._admin.stats(names, "Counters").values())
 
     def _keep_good(self) -> None:
         temporary = self._good.with_name(f".{self._good.name}")
@@ -195,12 +239,6 @@ class DiscoveryFile:
                 return rejection_reason(file.read().decode(errors="replace"))
         except OSError:
             return rejection_reason("")
-
-
-@dataclass(frozen=True, slots=True)
-class _Subscription:
-    version: str
-    refused: int
 
 
 def rejection_reason(log: str) -> str:

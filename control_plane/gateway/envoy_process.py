@@ -61,6 +61,8 @@ def command(settings: Settings) -> list[str]:
         # "misc" complains of every request whose client left before it could be timed
         *["--component-log-level", "misc:critical", "--reject-unknown-dynamic-fields"],
         *["--concurrency", str(worker_count()), "--drain-time-s", str(DRAIN_S)],
+        # so that evidence by session is as recent as all other
+        *["--file-flush-interval-msec", "1000"],
         # two homes on one machine must not meet in shared memory; a restart takes 0.2 s anyway
         "--disable-hot-restart",
     ]
@@ -85,6 +87,7 @@ def prepare_files(settings: Settings) -> None:
         _shorten_log(files)
     boot = envoy_bootstrap.bootstrap(admin_socket=files.admin_socket, lds=files.lds, cds=files.cds)
     _write_changed(files.boot, json.dumps(boot).encode())
+    files.units.touch(mode=0o600)  # Envoy would let everybody read it
     _write_listener(settings, files)
     _write_missing(files.cds, [])
     _write_missing(files.rds, envoy_routes.routes([]))
@@ -123,7 +126,10 @@ def _serves(info: Json, boot: str, uid: int) -> bool:
 
 def _write_listener(settings: Settings, files: GatewayFiles) -> None:
     listeners = envoy_bootstrap.listeners(
-        port=settings.gateway_port, rds=files.rds, descriptor_set=_copy_descriptor(files)
+        port=settings.gateway_port,
+        rds=files.rds,
+        descriptor_set=_copy_descriptor(files),
+        units=files.units,
     )
     document = read_discovery(files.lds)
     if resources_of(document) == listeners:

@@ -7,15 +7,15 @@ their number; Envoy takes the first route that matches: the order in a list is t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from control_plane.gateway import envoy_actions, envoy_comparison
 from control_plane.gateway.envoy_bootstrap import (
     CHOOSE_AGAIN,
     ENDPOINT_OF_PATH,
     FIELD_EXTRACTION,
     GRPC_SERVICE,
-    METADATA,
     REQUEST_BUFFER_BYTES,
     RETRY_AFTER_S,
     ROUTE_CONFIG,
@@ -23,16 +23,15 @@ from control_plane.gateway.envoy_bootstrap import (
     model_fields,
 )
 from control_plane.gateway.envoy_config import Protocol, cluster_name
-from control_plane.gateway.traffic_plan import Backend, TrafficPlan
+from control_plane.gateway.envoy_statistics import METADATA
+from control_plane.gateway.traffic_plan import TrafficPlan, extras
 from serving_agent.contract.wire import EXTENSIONS
 
 Json = dict[str, Any]
 
 ENDPOINT_HEADER: Final = "x-endpoint"
 """gRPC metadata that names the endpoint."""
-WEIGHT_PARTS: Final = 10_000
-"""Envoy's integer weights of one endpoint add up to this (basis points)."""
-MAX_RETRIES: Final = 3
+SERVER_CALL_S: Final = 10.0
 MAX_SERVER_CLUSTERS: Final = 16
 """At most so many versions stand behind calls that name no endpoint (ServerLive, health)."""
 
@@ -45,14 +44,16 @@ _REPOSITORY_EXTENSION: Final = "model_repository"
 def routes(plans: Iterable[TrafficPlan]) -> list[Json]:
     """Return the one route configuration.
 
-    REST goes by path (`/e/<endpoint>/…`, `/v2/models/<endpoint>/…`); gRPC by metadata `x-endpoint`, then by
-    the request's model name; gRPC calls about the server itself go to any version; everything else is 404.
+    REST goes by path (`/e/<endpoint>/…`, `/v2/models/<endpoint>/…`; `/preview/<endpoint>/…` to a candidate);
+    gRPC by metadata `x-endpoint`, then by the request's model name; gRPC calls about the server itself go to
+    any version; everything else is 404.
     """
     ordered = sorted(plans, key=lambda plan: plan.endpoint)
     host = {
         "name": ROUTE_CONFIG,
         "domains": ["*"],
         "request_body_buffer_limit": REQUEST_BUFFER_BYTES,
+        "retry_policy": envoy_actions.retry_pure(),
         "matcher": _by_path(ordered),
     }
     return [
@@ -60,20 +61,23 @@ def routes(plans: Iterable[TrafficPlan]) -> list[Json]:
             "@type": _TYPE + "envoy.config.route.v3.RouteConfiguration",
             "name": ROUTE_CONFIG,
             "validate_clusters": True,
-            "metadata": {"filter_metadata": {METADATA: {"weights": weights(ordered)}}},
+            "metadata": {"filter_metadata": {METADATA: _in_force(ordered)}},
             "virtual_hosts": [host],
         }
     ]
 
 
+def _in_force(plans: Sequence[TrafficPlan]) -> Json:
+    """What the gateway is asked later: Envoy keeps it beside the routes that follow from it."""
+    return {"weights": weights(plans), "extras": {plan.endpoint: extras(plan) for plan in plans}}
+
+
 def weights(plans: Iterable[TrafficPlan]) -> dict[str, dict[str, float]]:
     """Return the shares in force once *plans* are: by endpoint, then version; shares of 0 are left out."""
-    return {plan.endpoint: {backend.version: backend.weight for backend in _weighted(plan)} for plan in plans}
-
-
-def _weighted(plan: TrafficPlan) -> list[Backend]:
-    chosen = [backend for backend in plan.backends if backend.weight > 0]
-    return sorted(chosen, key=lambda backend: backend.version)
+    return {
+        plan.endpoint: {backend.version: backend.weight for backend in envoy_actions.weighted(plan)}
+        for plan in plans
+    }
 
 
 def _by_path(plans: Sequence[TrafficPlan]) -> Json:
@@ -88,7 +92,8 @@ def _by_path(plans: Sequence[TrafficPlan]) -> Json:
     for plan in plans:
         for prefix in (f"/e/{plan.endpoint}", f"/v2/models/{plan.endpoint}"):
             # `/e/ab` also starts with `/e/a`: the branch of `a` must know what to say of other names
-            branches[prefix] = _then(_rest_route(plan, prefix), _unknown_endpoint())
+            branches[prefix] = _then(*_rest_routes(plan, prefix), _unknown_endpoint())
+    branches |= _preview_branches(plans)
     return {
         "matcher_tree": {"input": _header_input(":path"), "prefix_match_map": {"map": branches}},
         "on_no_match": _then(_root_route(), _unknown_path()),
@@ -98,7 +103,7 @@ def _by_path(plans: Sequence[TrafficPlan]) -> Json:
 def _by_metadata(plans: Sequence[TrafficPlan], otherwise: list[Json]) -> Json:
     """Return a tree over the metadata `x-endpoint`; without it, *otherwise* decides."""
     rest = _then(_unknown_metadata(), *otherwise)
-    named = {plan.endpoint: _then(_grpc_route(plan)) for plan in plans}
+    named = {plan.endpoint: _then(*_grpc_routes(plan)) for plan in plans}
     if not named:
         return rest
     tree = {"input": _header_input(ENDPOINT_HEADER), "exact_match_map": {"map": named}}
@@ -124,29 +129,54 @@ def _then(*chosen: Json) -> Json:
     }
 
 
-def _rest_route(plan: TrafficPlan, prefix: str) -> Json:
-    match = {"path_separated_prefix": prefix}
-    if not _weighted(plan):
-        return {**_named(plan), "match": match, **_no_agent(plan)}
-    action = _forward(plan, "http")
-    if prefix.startswith("/e/"):
-        action["regex_rewrite"] = {"pattern": {"regex": r"^/e/[^/]+/?(.*)$"}, "substitution": r"/\1"}
-    return {**_named(plan), "match": match, "route": action}
+def _rest_routes(plan: TrafficPlan, prefix: str) -> list[Json]:
+    return _endpoint_routes(plan, {"path_separated_prefix": prefix}, "http", _to_agent(prefix))
 
 
-def _grpc_route(plan: TrafficPlan, **match: Any) -> Json:
-    where = {"prefix": "/", "grpc": {}, **match}
-    if not _weighted(plan):
-        return {**_named(plan), "match": where, **_no_agent(plan)}
-    return {**_named(plan), "match": where, "route": _forward(plan, "grpc")}
+def _grpc_routes(plan: TrafficPlan, **match: Any) -> list[Json]:
+    return _endpoint_routes(plan, {"prefix": "/", "grpc": {}, **match}, "grpc", {})
+
+
+def _endpoint_routes(plan: TrafficPlan, match: Json, protocol: Protocol, rewrite: Json) -> list[Json]:
+    """Return the routes of one endpoint that *match*: testers choose first, the rest is split."""
+    chosen = [
+        {**_named(plan), "match": narrower, "route": {**action, **rewrite}}
+        for narrower, action in envoy_comparison.for_testers(plan, match, protocol)
+    ]
+    if not envoy_actions.weighted(plan):
+        return [*chosen, {**_named(plan), "match": match, **_no_agent(plan)}]
+    action = envoy_actions.split(plan, protocol)
+    evidence = envoy_comparison.evidence(plan)
+    return [*chosen, {**_named(plan), "match": match, **evidence, "route": {**action, **rewrite}}]
+
+
+def _preview_branches(plans: Sequence[TrafficPlan]) -> Json:
+    branches: Json = {"/preview/": _then(_unknown_preview())}
+    for plan in plans:
+        action = envoy_comparison.preview(plan)
+        if action is not None:
+            prefix = f"/preview/{plan.endpoint}"
+            match = {"path_separated_prefix": prefix}
+            route = {**_named(plan), "match": match, "route": {**action, **_to_agent(prefix)}}
+            branches[prefix] = _then(route, _unknown_preview())
+    return branches
+
+
+def _to_agent(prefix: str) -> Json:
+    """Agents know no endpoint: take it off the path, where it is not part of the protocol itself."""
+    if prefix.startswith("/v2/"):
+        return {}
+    pattern = {"regex": r"^/(?:e|preview)/[^/]+/?(.*)$"}
+    return {"regex_rewrite": {"pattern": pattern, "substitution": r"/\1"}}
 
 
 def _named_in_request(plans: Sequence[TrafficPlan]) -> list[Json]:
     """Routes by the model's name in the message; the last one reads it, after which Envoy chooses again."""
     by_name = [
-        _grpc_route(plan, dynamic_metadata=[_extracted(field, plan.endpoint)])
+        route
         for plan in plans
         for field in model_fields()
+        for route in _grpc_routes(plan, dynamic_metadata=[_extracted(field, plan.endpoint)])
     ]
     server_calls = [
         _any_version(plans, f"/{GRPC_SERVICE}/{method}")
@@ -168,57 +198,8 @@ def _extracted(field: str, endpoint: str) -> Json:
 
 
 def _named(plan: TrafficPlan) -> Json:
-    return {"name": plan.endpoint, "metadata": {"filter_metadata": {METADATA: {"endpoint": plan.endpoint}}}}
-
-
-def _forward(plan: TrafficPlan, protocol: Protocol) -> Json:
-    chosen = _weighted(plan)
-    parts = integer_weights([backend.weight for backend in chosen])
-    names = [cluster_name(plan.endpoint, backend.version, protocol) for backend in chosen]
-    return _weighted_action(dict(zip(names, parts, strict=True)), f"{plan.timeout_s:g}s")
-
-
-def _weighted_action(parts: Mapping[str, int], timeout: str) -> Json:
-    return {
-        "weighted_clusters": {"clusters": [{"name": name, "weight": part} for name, part in parts.items()]},
-        "timeout": timeout,
-        "retry_policy": _retry_pure(),
-    }
-
-
-def integer_weights(shares: Sequence[float]) -> list[int]:
-    """Return *shares* (each > 0) as integers that add up to WEIGHT_PARTS, none of them 0.
-
-    Largest-remainder rounding, after the shares are scaled to add up to 1.
-    """
-    total = sum(shares)
-    exact = [share / total * WEIGHT_PARTS for share in shares]
-    parts = [max(1, int(value)) for value in exact]
-    by_remainder = sorted(range(len(parts)), key=lambda i: exact[i] - parts[i], reverse=True)
-    missing = WEIGHT_PARTS - sum(parts)
-    for i in by_remainder[: max(0, missing)]:
-        parts[i] += 1
-    parts[parts.index(max(parts))] += min(0, missing)
-    return parts
-
-
-def _retry_pure() -> Json:
-    """Retry as stateless inference allows: connection failures and 503, on another agent or version."""
-    return {
-        "retry_on": "connect-failure,refused-stream,reset,retriable-status-codes,unavailable",
-        "retriable_status_codes": [503],
-        "num_retries": MAX_RETRIES,
-        "refresh_cluster_on_retry": True,
-        "host_selection_retry_max_attempts": 5,
-        "retry_host_predicate": [
-            {
-                "name": "envoy.retry_host_predicates.previous_hosts",
-                "typed_config": {
-                    "@type": _TYPE + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                },
-            }
-        ],
-    }
+    told = {"endpoint": plan.endpoint, **envoy_comparison.of_step(plan)}
+    return {"name": plan.endpoint, "metadata": {"filter_metadata": {METADATA: told}}}
 
 
 def _no_agent(plan: TrafficPlan) -> Json:
@@ -234,13 +215,13 @@ def _any_version(plans: Sequence[TrafficPlan], prefix: str) -> Json:
     names = [
         cluster_name(plan.endpoint, backend.version, "grpc")
         for plan in plans
-        for backend in _weighted(plan)
+        for backend in envoy_actions.weighted(plan)
         if backend.replicas
     ]
     if not names:
         return {"match": match, "direct_response": _reply(503, "no endpoint is deployed")}
     parts = dict.fromkeys(names[:MAX_SERVER_CLUSTERS], 1)
-    return {"match": match, "route": _weighted_action(parts, "10s")}
+    return {"match": match, "route": envoy_actions.by_parts(parts, SERVER_CALL_S)}
 
 
 def _reply(status: int, body: str) -> Json:
@@ -275,15 +256,17 @@ def _unknown_endpoint() -> Json:
     return {
         "match": {"prefix": "/"},
         "typed_per_filter_config": {ENDPOINT_OF_PATH: _enabled()},
-        "direct_response": {
-            "status": 404,
-            "body_format": {
-                "text_format_source": {
-                    "inline_string": f"no endpoint named %DYNAMIC_METADATA({METADATA}:endpoint)%"
-                }
-            },
-        },
+        "direct_response": _formatted(404, f"no endpoint named %DYNAMIC_METADATA({METADATA}:endpoint)%"),
     }
+
+
+def _formatted(status: int, text: str) -> Json:
+    return {"status": status, "body_format": {"text_format_source": {"inline_string": text}}}
+
+
+def _unknown_preview() -> Json:
+    sentence = f"no version of an endpoint named %DYNAMIC_METADATA({METADATA}:endpoint)% is being previewed"
+    return {**_unknown_endpoint(), "direct_response": _formatted(404, sentence)}
 
 
 def _repository() -> Json:
@@ -321,12 +304,7 @@ def _unknown_metadata() -> Json:
     return {
         "match": {"prefix": "/", "headers": [{"name": ENDPOINT_HEADER, "present_match": True}]},
         "response_headers_to_add": [_NOT_FOUND],
-        "direct_response": {
-            "status": 404,
-            "body_format": {
-                "text_format_source": {"inline_string": f"no endpoint named %REQ({ENDPOINT_HEADER})%"}
-            },
-        },
+        "direct_response": _formatted(404, f"no endpoint named %REQ({ENDPOINT_HEADER})%"),
     }
 
 

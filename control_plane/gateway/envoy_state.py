@@ -1,14 +1,16 @@
-"""What Envoy's answers say of backends and weights. Pure: documents in, states out."""
+"""What Envoy's answers say of backends and routes. Pure: documents in, states out."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
-from control_plane.gateway.envoy_bootstrap import METADATA, ROUTE_CONFIG
-from control_plane.gateway.envoy_config import parse_cluster_name
-from control_plane.gateway.traffic_plan import BackendState
+from control_plane.gateway.envoy_bootstrap import ROUTE_CONFIG
+from control_plane.gateway.envoy_config import PROTOCOLS, cluster_name, parse_cluster_name
+from control_plane.gateway.envoy_statistics import METADATA
+from control_plane.gateway.traffic_plan import BackendState, also_reached
 
 Json = dict[str, Any]
 
@@ -50,13 +52,25 @@ def _is_healthy(host: Json) -> bool:
     return not (status.get("failed_active_health_check") or status.get("pending_active_hc"))
 
 
-def weights_in(route_configs: Sequence[Json]) -> dict[str, dict[str, float]]:
-    """Return the shares that *route_configs* carry in their metadata: by endpoint, then version."""
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What the route configuration in force says of itself: weights and extras as in `GatewayState`."""
+
+    weights: dict[str, dict[str, float]]
+    extras: dict[str, str]
+
+
+NO_ROUTING: Final = Routing({}, {})
+
+
+def routing_in(route_configs: Sequence[Json]) -> Routing:
+    """Return what *route_configs* carry in their metadata."""
     for config in route_configs:
         if config.get("name") == ROUTE_CONFIG:
-            held = config.get("metadata", {}).get("filter_metadata", {}).get(METADATA, {}).get("weights", {})
-            return {endpoint: dict(shares) for endpoint, shares in held.items()}
-    return {}
+            held = config.get("metadata", {}).get("filter_metadata", {}).get(METADATA, {})
+            shares = {endpoint: dict(shares) for endpoint, shares in held.get("weights", {}).items()}
+            return Routing(shares, dict(held.get("extras", {})))
+    return NO_ROUTING
 
 
 def names(clusters: Sequence[Json]) -> set[str]:
@@ -64,18 +78,9 @@ def names(clusters: Sequence[Json]) -> set[str]:
     return {cluster["name"] for cluster in clusters}
 
 
-def targets(route_resources: Sequence[Json]) -> set[str]:
-    """Return the names of all clusters that route resources send requests to."""
-    return set(_targets(list(route_resources)))
-
-
-def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, list):
-        for item in node:
-            yield from _targets(item)
-    elif isinstance(node, dict):
-        weighted = node.get("weighted_clusters")
-        if weighted:
-            yield from (cluster["name"] for cluster in weighted["clusters"])
-        for item in node.values():
-            yield from _targets(item)
+def targets(routing: Routing) -> set[str]:
+    """Return the names of all clusters that requests, or copies of them, can reach by *routing*."""
+    reached = {(endpoint, version) for endpoint, shares in routing.weights.items() for version in shares}
+    for endpoint, asked in routing.extras.items():
+        reached |= {(endpoint, version) for version in also_reached(asked)}
+    return {cluster_name(*backend, protocol) for backend in reached for protocol in PROTOCOLS}

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
 import pytest
 
 from control_plane.errors import UnavailableError
 from control_plane.gateway.base import Gateway
-from control_plane.gateway.traffic_plan import Backend, Replica, TrafficPlan
+from control_plane.gateway.traffic_plan import (
+    Backend,
+    Comparison,
+    Mirror,
+    Replica,
+    Sticky,
+    TrafficPlan,
+    extras,
+)
 from tests.fakes.envoy import RunningEnvoy, running_envoy
 from tests.fakes.gateway import FakeGateway
 
@@ -63,6 +72,15 @@ def plan(endpoint: str, *backends: tuple[str, float, tuple[Replica, ...]]) -> Tr
 
 
 ONE = plan("digits", ("digits@1", 1.0, replicas("a1", "a2")))
+ONE_OTHER = plan("other", ("cats@7", 1.0, replicas("c1")))
+BOTH = plan("digits", ("digits@1", 1.0, replicas("a1")), ("digits@2", 0.0, replicas("b1")))
+COMPARED = Comparison(rollout="r1", stable="digits@1", candidate="digits@2")
+EXTRAS: tuple[dict[str, Any], ...] = (
+    {"mirror": Mirror("digits@2", 0.5)},
+    {"sticky": Sticky("cookie", "session")},
+    {"comparison": COMPARED},
+    {"comparison": replace(COMPARED, tester_header=True)},
+)
 
 
 def test_a_fresh_gateway_is_live_and_knows_nothing(rig: Rig) -> None:
@@ -146,6 +164,32 @@ def test_a_backend_that_gets_requests_is_not_forgotten(rig: Rig) -> None:
     with pytest.raises(UnavailableError, match="publish routes first"):
         rig.gateway.publish_backends([])
     assert set(rig.gateway.observe().backends) == {("digits", "digits@1")}
+
+
+@pytest.mark.parametrize("asked", EXTRAS)
+def test_what_is_asked_beside_weights_is_in_force_once_routed(rig: Rig, asked: dict[str, Any]) -> None:
+    compared = replace(BOTH, **asked)
+    rig.gateway.publish_backends([compared, ONE_OTHER])
+    assert rig.gateway.observe().extras == {}
+
+    rig.gateway.publish_routes([compared, ONE_OTHER])
+    assert rig.gateway.observe().extras == {"digits": extras(compared), "other": ""}
+    rig.gateway.publish_routes([BOTH])
+    assert rig.gateway.observe().extras == {"digits": ""}
+
+
+@pytest.mark.parametrize("asked", [asked for asked in EXTRAS if "sticky" not in asked])
+def test_a_version_that_gets_copies_or_testers_is_a_backend_like_others(
+    rig: Rig, asked: dict[str, Any]
+) -> None:
+    rig.gateway.publish_backends([ONE])
+    with pytest.raises(UnavailableError, match="publish backends first"):
+        rig.gateway.publish_routes([replace(ONE, **asked)])
+
+    rig.gateway.publish_backends([BOTH])
+    rig.gateway.publish_routes([replace(BOTH, **asked)])
+    with pytest.raises(UnavailableError, match="publish routes first"):
+        rig.gateway.publish_backends([ONE])
 
 
 def test_a_good_change_ends_the_problem(rig: Rig) -> None:

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from control_plane.errors import UnavailableError
 from control_plane.gateway import envoy_routes
-from control_plane.gateway.traffic_plan import BackendState, GatewayState, TrafficPlan
+from control_plane.gateway.traffic_plan import (
+    BackendState,
+    GatewayState,
+    TrafficPlan,
+    also_reached,
+    extras,
+)
 
 Key = tuple[str, str]
 
@@ -21,6 +27,7 @@ class FakeGateway:
         self.live = True
         self.backends: dict[Key, frozenset[str]] = {}
         self.weights: dict[str, dict[str, float]] = {}
+        self.extras: dict[str, str] = {}
         self.problem: str | None = None
         self.failing: set[str] = set()
         """Agents that do not pass health checks."""
@@ -41,21 +48,24 @@ class FakeGateway:
             for plan in plans
             for backend in plan.backends
         }
-        routed = {(endpoint, version) for endpoint, shares in self.weights.items() for version in shares}
+        routed = _reached(self.weights, self.extras)
         self._refuse(routed - new.keys(), "requests are still routed to {}; publish routes first")
         self.backends = new
 
     def publish_routes(self, plans: Sequence[TrafficPlan]) -> None:
         new = envoy_routes.weights(plans)
-        routed = {(endpoint, version) for endpoint, shares in new.items() for version in shares}
-        self._refuse(routed - self.backends.keys(), "the gateway does not know {}; publish backends first")
-        self.weights = new
+        asked = {plan.endpoint: extras(plan) for plan in plans}
+        unknown = _reached(new, asked) - self.backends.keys()
+        self._refuse(unknown, "the gateway does not know {}; publish backends first")
+        self.weights, self.extras = new, asked
 
     def observe(self) -> GatewayState:
         if not self.live:
             return GatewayState(live=False, backends={}, weights={}, problem="the gateway does not answer")
         states = {key: self._state(key, agents) for key, agents in self.backends.items()}
-        return GatewayState(live=True, backends=states, weights=self.weights, problem=self.problem)
+        return GatewayState(
+            live=True, backends=states, weights=self.weights, extras=self.extras, problem=self.problem
+        )
 
     def _state(self, key: Key, agents: frozenset[str]) -> BackendState:
         healthy = min(len(agents - self.failing), self._healthy.get(key, len(agents)))
@@ -67,3 +77,11 @@ class FakeGateway:
         self.problem = sentence.format(sorted(wrong)) if wrong else None
         if self.problem:
             raise UnavailableError(self.problem)
+
+
+def _reached(weights: dict[str, dict[str, float]], asked: dict[str, str]) -> set[Key]:
+    """Backends that requests or copies of them go to."""
+    weighted = {(endpoint, version) for endpoint, shares in weights.items() for version in shares}
+    return weighted | {
+        (endpoint, version) for endpoint, text in asked.items() for version in also_reached(text)
+    }

@@ -1,0 +1,20 @@
+"""Rollouts: list by state (`?state=`), one of them (`?id=`), and the draft of a new one
+(`?new=endpoint&candidate=model@N`)."""
+
+from pages._ui import rollout_detail, rollout_draft, rollout_list, shell
+
+
+def main() -> None:
+    rollout_id = shell.param("id")
+    if rollout_id:
+        rollout_detail.draw(rollout_id)
+        return
+    endpoint = shell.param("new")
+    if endpoint:
+        rollout_draft.draw(endpoint, shell.param("candidate"))
+        return
+    shell.title("Rollouts", "New versions on their way to all traffic, each with proof or back again.")
+    rollout_list.draw()
+
+
+main()
