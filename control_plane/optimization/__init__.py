@@ -1,0 +1,1 @@
+"""Making variants of a version, and measuring what they are worth."""

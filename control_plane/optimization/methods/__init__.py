@@ -1,0 +1,1 @@
+"""Optimisation methods, one module each."""
