@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from serving_agent import config, log
+from serving_agent import config, log, scratch
 from serving_agent.contract import manifest as manifests
 from serving_agent.contract.manifest import Manifest
 from serving_agent.errors import StartError
@@ -43,6 +43,7 @@ def main() -> int:
         logger.error("the manifest cannot be read: %s", error)  # noqa: TRY400 - the sentence says it all
         return EXIT_USAGE
     config.prepare_environment(manifest.threads)
+    scratch.keep_in(path.parent.absolute())
     return run(manifest, path)
 
 
@@ -80,6 +81,7 @@ if __name__ == "__main__":
     logging.shutdown()
     with contextlib.suppress(OSError):  # a full disk must not keep the process from ending
         sys.stdout.flush()
+    scratch.remove()
     # not sys.exit: a model that hangs on the inference thread must not hold the process, and tearing torch
     # down takes longer than leaving
     os._exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,17 +17,23 @@ from serving_agent.contract.signature import Signature, TensorSpec
 from serving_agent.errors import AgentError, NotFoundError, NotReadyError
 from serving_agent.health import Health
 from serving_agent.inference_thread import InferenceThread
-from serving_agent.measurements import Measurements
+from serving_agent.measurements import Measurements, StageTimes
 from serving_agent.messages import InferReply, InferRequest, OutputTensor
 from serving_agent.metrics import Metrics, cuda_bytes, resident_bytes
 from serving_agent.response_cache import ResponseCache
+from serving_agent.rollout_recorder import Record, RolloutRecorder
 from serving_agent.tracing import tracer_for
 from serving_agent.work import Answer, Outcome, Work
+
+logger = logging.getLogger(__name__)
 
 PLATFORM: Final = {
     "torchscript": "pytorch_libtorch",
     "exported_program": "pytorch_exported_program",
     "huggingface": "huggingface_transformers",
+    "onnx": "onnxruntime_onnx",
+    "aot_inductor": "pytorch_aot_inductor",
+    "compiled": "pytorch_compiled",
 }
 """Format → `platform` in the model's metadata; any other format is its own name."""
 
@@ -34,6 +41,8 @@ T = TypeVar("T")
 Specs = tuple[TensorSpec, ...]
 Done = Callable[[InferReply | AgentError], None]
 """Told what becomes of a request, once, on the loop's thread."""
+Told = Callable[[Outcome], None]
+"""Told what the model made of it."""
 
 
 class DataPlane:
@@ -52,6 +61,7 @@ class DataPlane:
         self._thread = thread
         self._cache = ResponseCache(manifest.options.cache)
         self.metrics = Metrics(manifest, health, measurements, self._cache, thread)
+        self.recorder = RolloutRecorder(measurements, manifest.labels)
         self.tracer = tracer_for(manifest)
         self._signature: Signature | None = None
         self._shares_batches = False
@@ -166,9 +176,12 @@ class DataPlane:
             signature, request.inputs, self.manifest.nan_policy, self.manifest.limits.max_elements
         )
         request.inputs = ()  # the arrays hold what is needed of them
+        record = None
+        if request.rollout:
+            record = partial(_record, self.recorder.begin(request, inputs, signature.inputs), wanted)
         if self._cache.is_on:
-            return self._submit_cached(request, inputs, wanted, done)
-        return self._queue(request, inputs, partial(self._reply, request, wanted, done))
+            return self._submit_cached(request, inputs, wanted, done, record)
+        return self._queue(request, inputs, partial(self._reply, request, wanted, done), record)
 
     async def infer_plainly(self, inputs: Inputs) -> tuple[OutputTensor, ...]:
         """Return all outputs for *inputs*, past cache and request counts: the health checker's way.
@@ -187,15 +200,19 @@ class DataPlane:
         """Forget *work*: its client has gone."""
         self._thread.cancel(work)
 
-    def _submit_cached(self, request: InferRequest, inputs: Inputs, wanted: Specs, done: Done) -> Work | None:
+    def _submit_cached(
+        self, request: InferRequest, inputs: Inputs, wanted: Specs, done: Done, record: Told | None
+    ) -> Work | None:
         names = [spec.name for spec in wanted]
         key = response_cache.key(self.manifest.digest, inputs, names, request.parameters)
         outputs = self._cache.get(key, time.monotonic())
         if outputs is None:
             self.measurements.cache_misses += 1
-            return self._queue(request, inputs, partial(self._keep, key, request, wanted, done))
+            return self._queue(request, inputs, partial(self._keep, key, request, wanted, done), record)
         self.measurements.cache_hit(time.perf_counter() - request.arrived_s)
         done(InferReply(request.id, outputs))
+        if record is not None:
+            record(Answer(outputs, 0.0, StageTimes()))
         return None
 
     def _keep(self, key: bytes, request: InferRequest, wanted: Specs, done: Done, outcome: Outcome) -> None:
@@ -207,7 +224,8 @@ class DataPlane:
         self,
         request: InferRequest,
         inputs: Inputs,
-        done: Callable[[Outcome], None],
+        done: Told,
+        record: Told | None = None,
         *,
         is_test: bool = False,
     ) -> Work:
@@ -225,6 +243,7 @@ class DataPlane:
             timeout_s=timeout_s,
             deadline_s=request.arrived_s + timeout_s,
             done=done,
+            record=record,
             is_test=is_test,
         )
         self._thread.submit(work)
@@ -247,6 +266,14 @@ def selected(outputs: Sequence[OutputTensor], wanted: Specs) -> tuple[OutputTens
         return tuple(outputs)
     by_name = {output.name: output for output in outputs}
     return tuple(by_name[spec.name] for spec in wanted)
+
+
+def _record(record: Record, wanted: Specs, outcome: Outcome) -> None:
+    """Have *outcome* recorded as its client gets it. Never raises: the client has its answer."""
+    try:
+        record(selected(outcome.outputs, wanted) if isinstance(outcome, Answer) else outcome)
+    except Exception:
+        logger.exception("an answer could not be recorded")
 
 
 def _resolve(future: asyncio.Future[T], outcome: T | AgentError) -> None:

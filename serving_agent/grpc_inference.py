@@ -27,7 +27,15 @@ MAX_STREAM_REQUESTS: Final = 64
 """Requests of one stream that are worked on at once, unless the agent's own bounds are lower."""
 PACKED_FROM_BYTES: Final = 1024
 """Smaller responses are not worth compressing."""
-READ_METADATA: Final = frozenset({wire.TIMEOUT_HEADER, wire.GATEWAY_TIMEOUT_HEADER, TRACEPARENT})
+ROLLOUT: Final = wire.ROLLOUT_HEADER.encode()
+REQUEST_ID: Final = wire.REQUEST_ID_HEADER.encode()
+READ_METADATA: Final = frozenset({
+    wire.TIMEOUT_HEADER,
+    wire.GATEWAY_TIMEOUT_HEADER,
+    wire.ROLLOUT_HEADER,
+    wire.REQUEST_ID_HEADER,
+    TRACEPARENT,
+})  # fmt: skip
 """Keys of metadata that say something of a request."""
 COMPRESSION: Final = {b"gzip": grpc.Compression.Gzip, b"deflate": grpc.Compression.Deflate}
 
@@ -163,6 +171,8 @@ def decoded(message: Any, call: Call) -> InferRequest:
     limits = [limit for limit in (call.waits_s, timeout_s(call.metadata)) if limit is not None]
     request = grpc_codec.decode(message, min(limits, default=None))
     request.traceparent = call.metadata.get(TRACEPARENT.encode(), b"").decode()
+    if rollout := call.metadata.get(ROLLOUT):
+        request.rollout, request.request_id = rollout.decode(), call.metadata.get(REQUEST_ID, b"").decode()
     return request
 
 

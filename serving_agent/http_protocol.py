@@ -36,7 +36,7 @@ class Exchange:
 
     __slots__ = (
         "_connection", "arrived_s", "body", "error", "headers", "is_over", "keep_alive", "method", "on_gone",
-        "path",
+        "path", "target",
     )  # fmt: skip
 
     def __init__(self, connection: Connection) -> None:
@@ -44,6 +44,8 @@ class Exchange:
         self.method = b""
         self.path = ""
         """Without query and trailing slash, percent-decoded."""
+        self.target = b""
+        """As it was sent, with its query."""
         self.headers: dict[bytes, bytes] = {}
         """By lower-case name; of a repeated one the last."""
         self.body: bytes | bytearray = b""
@@ -234,7 +236,7 @@ class Connection(asyncio.Protocol):
         if exchange is None or self._wants_upgrade:
             return
         self._unfinished_head_bytes = -1
-        exchange.path = path_of(self._target)
+        exchange.path, exchange.target = path_of(self._target), self._target
         exchange.method = self._parser.get_method()
         exchange.keep_alive = self._parser.should_keep_alive()
         declared = exchange.headers.get(b"content-length", b"")

@@ -203,6 +203,8 @@ class InferenceThread:
                 _finish(work, outcome)
             except Exception:
                 logger.exception("an answer could not be handed on")  # the batch's other members are told
+            if work.record is not None:
+                work.record(outcome)
 
     def _tell(self, callback: Callable[[], None]) -> None:
         """Run *callback* on the loop; once the loop has closed nobody waits for it any more."""

@@ -5,16 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from serving_agent.error_text import says_out_of_memory
+
 logger = logging.getLogger(__name__)
 
 MIB: Final = 1024 * 1024
-OUT_OF_MEMORY_SIGNS: Final = (
-    "DefaultCPUAllocator",
-    "can't allocate memory",
-    "Cannot allocate memory",
-    "bad_alloc",
-)
-"""What torch and the C++ library write into a RuntimeError when an allocation fails."""
 
 
 def limit_memory(memory_bytes: int | None) -> None:
@@ -48,7 +43,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether *error* is a failed allocation, in Python, on the CPU or on a GPU."""
     if isinstance(error, MemoryError) or type(error).__name__ in ("OutOfMemoryError", "_ArrayMemoryError"):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY_SIGNS)
+    return isinstance(error, RuntimeError) and says_out_of_memory(str(error))
 
 
 def memory_sentence(memory_bytes: int | None) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from serving_agent.answers import Summary, count_bins
 from serving_agent.contract.metric_names import DURATION_BUCKETS_S
 from serving_agent.contract.options import MAX_ROWS
 from serving_agent.errors import AgentError, ModelError
@@ -96,6 +97,11 @@ class Measurements:
     """By transport and HTTP-style status."""
     rejected: Counter[str] = field(default_factory=Counter)
     """Requests not run, by error code."""
+    answers: int = 0
+    """Answers to requests that are part of a rollout."""
+    nonfinite_answers: int = 0
+    output_bins: Counter[str] = field(default_factory=Counter)
+    """Rows of those answers by bin."""
 
     def executed(self, rows: int, stages: StageTimes) -> None:
         """Record one run of the model over *rows* rows."""
@@ -119,6 +125,12 @@ class Measurements:
         self.cache_hits += 1
         self.cache_hit_s += seconds
         self.request.observe(seconds)
+
+    def answered_in_rollout(self, summary: Summary) -> None:
+        """Record one answer to a request that is part of a rollout."""
+        self.answers += 1
+        self.nonfinite_answers += summary.nonfinite
+        count_bins(self.output_bins, summary.bins)
 
     def failed_after(self, seconds: float) -> None:
         """Record one request that passed validation and got no answer."""

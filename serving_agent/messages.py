@@ -59,6 +59,10 @@ class InferRequest(msgspec.Struct):
     parameters: Parameters = ()
     traceparent: str = ""
     """W3C trace context of the client's span; empty for none."""
+    rollout: str = ""
+    """Id of the rollout that the request is part of; empty for none."""
+    request_id: str = ""
+    """The gateway's id of the request, which its copy has too; empty for none."""
     arrived_s: float = msgspec.field(default_factory=time.perf_counter)
     """When the agent had the whole request, on `time.perf_counter`'s clock."""
 

@@ -68,10 +68,21 @@ class Metrics(Collector):
         rejected = [((reason,), count) for reason, count in measured.rejected.items()]
         about = "Requests answered with an error that is not the model's."
         yield self._counter(names.REJECTED_TOTAL, about, ("reason",), rejected)
+        yield from self._rollout_counters()
         if self._cache.is_on:
             hits, misses = [((), measured.cache_hits)], [((), measured.cache_misses)]
             yield self._counter(names.CACHE_HITS_TOTAL, "Requests answered from the cache.", (), hits)
             yield self._counter(names.CACHE_MISSES_TOTAL, "Requests the cache did not hold.", (), misses)
+
+    def _rollout_counters(self) -> Iterator[Metric]:
+        measured = self._measured
+        about = "Answers of the model to requests of a rollout."
+        yield self._counter(names.ANSWERS_TOTAL, about, (), [((), measured.answers)])
+        about = "Of those, answers with a NaN or an infinity."
+        yield self._counter(names.NONFINITE_ANSWERS_TOTAL, about, (), [((), measured.nonfinite_answers)])
+        bins = [((name,), count) for name, count in measured.output_bins.items()]
+        about = "Rows of those by predicted class or value."
+        yield self._counter(names.OUTPUT_CLASS_TOTAL, about, ("bin",), bins)
 
     def _histograms(self) -> Iterator[Metric]:
         measured = self._measured

@@ -69,6 +69,9 @@ class ModelServer:
     row_wise: ClassVar[bool] = True
     """Whether each output row depends on the same input row alone, so that requests may share a batch."""
 
+    needs_one_of: ClassVar[tuple[str, ...]] = ()
+    """Files of which the artefact must hold one besides the model; empty where it needs none."""
+
     context: ModelContext
     """Set before `load_model` is called."""
     model: LoadedModel

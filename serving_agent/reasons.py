@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
+from serving_agent.error_text import without_paths
 from serving_agent.errors import AgentError
 from serving_agent.limits import is_out_of_memory, memory_sentence
 
-PATH: Final = re.compile(r"(?:[A-Za-z]:)?(?:[/\\][^\s/\\:'\"<>|]+){2,}")
 LONGEST: Final = 300
 """Characters of somebody else's message that are worth showing."""
 
@@ -21,11 +20,6 @@ def reason_of(error: BaseException, memory_bytes: int | None) -> str:
         return memory_sentence(memory_bytes)
     line = without_paths(_telling_line(str(error)))[:LONGEST]
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
-def without_paths(text: str) -> str:
-    """Return *text* with every path cut down to its last part."""
-    return PATH.sub(lambda match: re.split(r"[/\\]", match.group())[-1], text)
 
 
 def _telling_line(message: str) -> str:

@@ -11,7 +11,16 @@ from typing import Any, Final
 import msgspec
 import orjson
 
-from serving_agent import body, openapi, predecoding, predict_codec, repository, rest_codec, tracing
+from serving_agent import (
+    body,
+    internal_pages,
+    openapi,
+    predecoding,
+    predict_codec,
+    repository,
+    rest_codec,
+    tracing,
+)
 from serving_agent.client_timeout import timeout_s
 from serving_agent.contract import wire
 from serving_agent.dataplane import DataPlane
@@ -35,6 +44,8 @@ METRICS_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 RETRY_AFTER_S: Final = 1
 """What a 503 or 429 tells clients to wait, in seconds: a queue drains and a rollout moves on in that time."""
 TRACEPARENT: Final = tracing.TRACEPARENT.encode()
+ROLLOUT: Final = wire.ROLLOUT_HEADER.encode()
+REQUEST_ID: Final = wire.REQUEST_ID_HEADER.encode()
 JSON_LENGTH: Final = wire.JSON_LENGTH_HEADER.encode()
 CLIENT_GONE: Final = 499
 """nginx's code for a client that went away before its answer."""
@@ -214,6 +225,9 @@ class RestApp:
         request.arrived_s = exchange.arrived_s
         request.timeout_s = min(limits, default=None)
         request.traceparent = exchange.headers.get(TRACEPARENT, b"").decode("latin-1")
+        if rollout := exchange.headers.get(ROLLOUT):
+            request.rollout = rollout.decode("latin-1")
+            request.request_id = exchange.headers.get(REQUEST_ID, b"").decode("latin-1")
         return request
 
     # everything else
@@ -230,7 +244,7 @@ class RestApp:
         parts = exchange.path.split("/")
         if parts[:3] == ["", "v2", "repository"]:
             return self._repository(exchange, parts[3:])
-        page = self._reader(parts)
+        page = self._reader(parts, exchange)
         if page is None:
             raise NotFoundError("no such route")
         if exchange.method not in (b"GET", b"HEAD"):
@@ -248,8 +262,10 @@ class RestApp:
                 repository.refuse_change(self._dataplane.manifest, change, model)
         raise NotFoundError("no such route")
 
-    def _reader(self, parts: list[str]) -> Page | None:
+    def _reader(self, parts: list[str], exchange: Exchange) -> Page | None:
         match parts:
+            case ["", "internal", "captures"] if not internal_pages.came_through_gateway(exchange.headers):
+                return lambda: internal_pages.captures(self._dataplane.recorder, exchange.target)
             case ["", "health"]:
                 return lambda: Response((msgspec.json.encode(self._dataplane.health.status()),))
             case ["", "ready"]:

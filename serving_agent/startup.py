@@ -1,4 +1,4 @@
-"""The stages of a start, run on the inference thread: import torch, load, warm up."""
+"""The stages of a start, run on the inference thread: import torch and check the files, load, warm up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from serving_agent import device, examples, limits, row_independence, warm_up
+from serving_agent import device, examples, integrity, limits, row_independence, warm_up
 from serving_agent.batch import Inputs
 from serving_agent.contract.manifest import Manifest
 from serving_agent.contract.signature import Signature
@@ -49,8 +49,8 @@ class Startup:
         manifest = self._manifest
         handler = handlers.get(manifest.handler, manifest.allowed_handlers)
         served = handler.served_signature(manifest.signature, manifest.labels)
-        with self._timed("import"):
-            import_torch(manifest.threads)
+        integrity.check_native(manifest, formats.get(manifest.format))
+        self._import_and_verify()
         limits.limit_memory(manifest.limits.memory_bytes)
         self._enter("loading")
         with self._timed("load"):
@@ -60,6 +60,16 @@ class Startup:
         self._enter("warming")
         with self._timed("warm"):
             return self._warm_up(server)
+
+    def _import_and_verify(self) -> None:
+        """Import torch while the version's files are checked; `verify` is what the check takes longer."""
+        started = time.perf_counter()
+        with integrity.verified_meanwhile(self._manifest):
+            import_torch(self._manifest.threads)
+            imported = time.perf_counter()
+        if self._manifest.provenance is not None:
+            self._record("verify", time.perf_counter() - imported)
+        self._record("import", imported - started)
 
     def _warm_up(self, server: ModelServer) -> Started:
         options = self._manifest.options

@@ -81,7 +81,10 @@ def optimise(server: ModelServer, wanted: Execution, row: Inputs | None) -> Opti
     """
     module = getattr(getattr(server, "model", None), "module", None)
     if module is None:
-        raise StartError("execution options need a handler that keeps the artefact's module in `self.model`")
+        raise StartError(
+            "execution options change how torch runs a model, and need a handler that keeps the artefact's "
+            "module in `self.model`; turn them off"
+        )
     plain = None if row is None else _measure(server, row)
     server.context = replace(server.context, execution=wanted)
     server.model.module = execution.prepared(module, wanted)  # type: ignore[attr-defined]  # checked above

@@ -41,6 +41,8 @@ class Work(msgspec.Struct, eq=False):
     deadline_s: float
     done: Callable[[Outcome], None]
     """Called once on the I/O loop's thread, unless the work is cancelled before."""
+    record: Callable[[Outcome], None] | None = None
+    """Called after `done` would be, though nobody may wait any more; never raises."""
     is_test: bool = False
     """Whether it is the health checker's, which is no traffic."""
     is_settled: bool = False

@@ -37,9 +37,39 @@ MEMORY_USAGE_BYTES: Final = "model_memory_usage_bytes"
 """Gauge {model_name, endpoint, version, kind}: resident (rss) or device memory (cuda) in bytes."""
 IN_FLIGHT: Final = "model_requests_in_flight"
 """Gauge {model_name, endpoint, version}: requests accepted and not yet answered."""
+ANSWERS_TOTAL: Final = "model_answers_total"
+"""Counter {model_name, endpoint, version}: answers of the model to requests that are part of a rollout.
+
+Answers from the cache count like others: they are what clients get. Requests outside a rollout do not: what
+this and the next two count would cost every one of them.
+"""
+NONFINITE_ANSWERS_TOTAL: Final = "model_nonfinite_answers_total"
+"""Counter {model_name, endpoint, version}: of ANSWERS_TOTAL, those with a NaN or an infinity in an output."""
+OUTPUT_CLASS_TOTAL: Final = "model_output_class_total"
+"""Counter {model_name, endpoint, version, bin}: rows of ANSWERS_TOTAL by predicted class or by value.
+
+bin: a class, or the power of two next to the mean of the row's first output (`+2^-3`); see
+`serving_agent.answers`.
+"""
 
 DURATION_BUCKETS_S: Final = (
     0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075,
     0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0,
 )  # fmt: skip
 """Upper bounds of every latency histogram, in seconds; Envoy uses the same bounds."""
+
+COMPARED_BUCKETS_S: Final = tuple(
+    bound_s
+    for decade in range(-5, 1)
+    for digits in (
+        10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22, 24, 26, 28, 30, 33, 36, 39, 42, 46, 50, 54, 59, 64, 70,
+        76, 83, 91,
+    )
+    if 0.00024 <= (bound_s := float(f"{digits}e{decade}")) <= 64
+)  # fmt: skip
+"""Upper bounds of the latency histograms of requests under comparison, in seconds: each about 2^(1/8) times
+the one before (1.06 to 1.11 times).
+
+Envoy keeps two significant digits of what it times: a bound with more would be counted at the next lower one
+with two, and two neighbours would differ by nothing or by a fifth.
+"""

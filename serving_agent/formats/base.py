@@ -37,6 +37,18 @@ class Format(Protocol):
     def is_program(self) -> bool:
         """Whether opening it may run what the uploader wrote."""
 
+    @property
+    def is_native(self) -> bool:
+        """Whether it holds machine code: an agent opens it only with a signed manifest."""
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it opens as a module of torch, to which torch's execution options apply."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Modules that open it besides torch, to be imported before files are put out of reach."""
+
     def load(self, artifact_dir: Path, device: str, signature: Signature) -> LoadedModel:
         """Open the artefact for inference on *device*; imports torch. Raises StartError with a sentence."""
 

@@ -12,6 +12,11 @@ MODULES: Final = (
     "serving_agent.formats.torchscript",
     "serving_agent.formats.exported_program",
     "serving_agent.formats.huggingface",
+    "serving_agent.formats.state_dict",
+    "serving_agent.formats.onnx",
+    "serving_agent.formats.openvino",
+    "serving_agent.formats.aot_inductor",
+    "serving_agent.formats.compiled",
 )
 
 
@@ -23,6 +28,11 @@ def formats() -> tuple[Format, ...]:
 def names() -> tuple[str, ...]:
     """Return the formats' names."""
     return tuple(format_.name for format_ in formats())
+
+
+def programs() -> tuple[str, ...]:
+    """Return the names of the formats that hold a program or a graph of their own."""
+    return tuple(format_.name for format_ in formats() if format_.is_program)
 
 
 def get(name: str) -> Format:

@@ -13,6 +13,7 @@ MODULES: Final = (
     "serving_agent.handlers.image_classification",
     "serving_agent.handlers.text_classification",
     "serving_agent.handlers.embedding",
+    "serving_agent.handlers.score",
 )
 
 

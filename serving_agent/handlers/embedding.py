@@ -21,6 +21,7 @@ class EmbeddingHandler(TextHandler):
     name = "embedding"
     title = "Text embedding"
     description = "Text in; one vector of length 1 per text out."
+    reads = "last_hidden_state"
 
     @classmethod
     def served_signature(cls, signature: Signature, labels: tuple[str, ...]) -> Signature:
@@ -30,13 +31,13 @@ class EmbeddingHandler(TextHandler):
 
     def signature(self) -> Signature:
         """Return the served signature with the model's hidden size."""
-        return _signature(int(self.huggingface.module.config.hidden_size))
+        return _signature(int(self.text_model.config.hidden_size))
 
     def predict(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return `embedding`, shape (rows, hidden size)."""
         import torch
 
-        hidden = self.huggingface.module.base_model(**inputs).last_hidden_state.float()
+        hidden = self.text_model.last_hidden_state(inputs).float()
         mask = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
         mean = (hidden * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
         return {EMBEDDING: torch.nn.functional.normalize(mean, dim=-1)}

@@ -8,6 +8,7 @@ from typing import Any, Final
 from serving_agent.contract.signature import Signature
 from serving_agent.datatypes import FLOATS, Array
 from serving_agent.errors import StartError
+from serving_agent.formats import catalog
 from serving_agent.handlers.classification import classify, output_specs
 from serving_agent.model_server import ModelServer
 
@@ -22,7 +23,7 @@ class ImageClassificationHandler(ModelServer):
     @classmethod
     def applies_to(cls, format_name: str) -> bool:
         """Programs only: a Hugging Face folder's image processor is not run."""
-        return format_name in ("torchscript", "exported_program")
+        return format_name in catalog.programs()
 
     @classmethod
     def served_signature(cls, signature: Signature, labels: tuple[str, ...]) -> Signature:

@@ -14,11 +14,12 @@ from serving_agent.model_server import ModelContext
 
 
 class TextClassificationHandler(TextHandler):
-    """Serves a Hugging Face sequence classifier."""
+    """Serves a sequence classifier of Hugging Face, or a graph made of one."""
 
     name = "text-classification"
     title = "Text classification"
     description = "Text in; probabilities and the likeliest class's name out."
+    reads = "logits"
 
     @classmethod
     def served_signature(cls, signature: Signature, labels: tuple[str, ...]) -> Signature:
@@ -27,9 +28,9 @@ class TextClassificationHandler(TextHandler):
         return Signature((TEXT,), output_specs(len(labels) or -1))
 
     def load_model(self, context: ModelContext) -> None:
-        """Open the folder. Raises StartError where it holds no sequence classifier."""
+        """Open the model. Raises StartError where it is no sequence classifier."""
         super().load_model(context)
-        config = self.huggingface.module.config
+        config = self.text_model.config
         if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
             raise StartError("text classification needs a ...ForSequenceClassification architecture")
         if context.labels and len(context.labels) != config.num_labels:
@@ -37,16 +38,16 @@ class TextClassificationHandler(TextHandler):
 
     def signature(self) -> Signature:
         """Return the served signature with the number of classes the model has."""
-        return Signature((TEXT,), output_specs(int(self.huggingface.module.config.num_labels)))
+        return Signature((TEXT,), output_specs(int(self.text_model.config.num_labels)))
 
     def predict(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return `logits`, shape (rows, classes)."""
-        return {"logits": self.huggingface.module(**inputs).logits}
+        return {"logits": self.text_model.logits(inputs)}
 
     def postprocess(self, outputs: Mapping[str, Any]) -> Mapping[str, Array]:
         """Return `probabilities`, FP32 [rows, classes], and `label`, BYTES [rows]."""
         return classify(
-            outputs["logits"].float().cpu().numpy(), self.context.labels or self.huggingface.labels
+            outputs["logits"].float().cpu().numpy(), self.context.labels or self.text_model.labels
         )
 
 

@@ -1,11 +1,14 @@
 """Every built-in handler: what it promises in its signature is what it returns."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from serving_agent import pipeline
+from serving_agent.contract import graph_tensors
 from serving_agent.contract.signature import Signature, TensorSpec
 from serving_agent.errors import InvalidRequestError, ModelError, StartError
 from serving_agent.formats import catalog as formats
@@ -22,6 +25,7 @@ def artifacts(tmp_path_factory):
     return {
         "torchscript": ("torchscript", program, models.DIGITS),
         "huggingface": ("huggingface", text, models.TEXT_SIGNATURE),
+        "reward": ("huggingface", models.save_reward_model(text, folder / "reward"), models.TEXT_SIGNATURE),
     }
 
 
@@ -43,7 +47,8 @@ def load(handler, artifact, labels=()):
 @pytest.fixture(params=catalog.names())
 def server(request, artifacts):
     handler = catalog.get(request.param)
-    return load(handler, next(artifacts[name] for name in artifacts if handler.applies_to(name)))
+    name = {"score": "reward"}.get(request.param, "huggingface" if handler.needs_one_of else "torchscript")
+    return load(handler, artifacts[name])
 
 
 def outputs_of(server, **inputs):
@@ -104,6 +109,20 @@ def test_reviews_are_classified_by_the_models_own_labels(artifacts):
         outputs_of(server, text=np.array([b"\xff"], dtype=object))
 
 
+def test_scores_do_not_depend_on_their_neighbours(artifacts):
+    server = load(catalog.get("score"), artifacts["reward"])
+    texts = np.array([b"good", b"a really bad and awful film"], dtype=object)
+    together = outputs_of(server, text=texts)["score"]
+    alone = [outputs_of(server, text=texts[index : index + 1])["score"][0] for index in range(2)]
+    assert together == pytest.approx(alone, abs=1e-5)
+    assert together[0] != together[1]
+
+
+def test_a_classifier_of_several_classes_gives_no_score(artifacts):
+    with pytest.raises(StartError, match="one output"):
+        load(catalog.get("score"), artifacts["huggingface"])
+
+
 def test_embeddings_have_length_1_and_do_not_depend_on_their_neighbours(artifacts):
     server = load(catalog.get("embedding"), artifacts["huggingface"])
     texts = np.array([b"good", b"a really bad and awful film"], dtype=object)
@@ -112,6 +131,98 @@ def test_embeddings_have_length_1_and_do_not_depend_on_their_neighbours(artifact
     assert together.shape == (2, 32)
     assert np.linalg.norm(together, axis=1) == pytest.approx(1.0, abs=1e-5)
     assert together[:1] == pytest.approx(alone, abs=1e-5)
+
+
+class Logits(torch.nn.Module):
+    """A classifier as graphs have it: tokens and mask in, logits out."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, input_ids, attention_mask):
+        return self.network(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+class States(Logits):
+    """An encoder: its last hidden states out."""
+
+    def forward(self, input_ids, attention_mask):
+        return self.network.base_model(input_ids=input_ids, attention_mask=attention_mask)[0]
+
+
+STATES = Signature(models.TEXT_SIGNATURE.inputs, (TensorSpec("last_hidden_state", "FP32", (-1, -1, 32)),))
+SENT = Signature((TensorSpec("text", "BYTES", (-1,)),), (TensorSpec("probabilities", "FP32", (-1, 2)),))
+"""What a version's own signature is where clients send text."""
+
+
+@pytest.fixture(scope="module")
+def graphs(artifacts, tmp_path_factory):
+    """Name of a graph made of the text classifier → (format, folder with the tokenizer, signature)."""
+    from transformers import AutoModelForSequenceClassification
+
+    home, text = tmp_path_factory.mktemp("graphs"), artifacts["huggingface"][1]
+    network = AutoModelForSequenceClassification.from_pretrained(text, attn_implementation="eager").eval()
+    example = (torch.ones(2, 6, dtype=torch.int64), torch.ones(2, 6, dtype=torch.int64))
+    logits = models.save_onnx(Logits(network), home / "logits", example, models.TEXT_SIGNATURE)
+    states = models.save_onnx(States(network), home / "states", example, STATES)
+    script = models.save_torchscript(Logits(network), home / "script", example)
+    graph_tensors.write(models.TEXT_SIGNATURE, script)
+    made = {
+        "onnx": ("onnx", logits, SENT),
+        "onnx with tensors": ("onnx", logits, models.TEXT_SIGNATURE),
+        "torchscript": ("torchscript", script, SENT),
+        "onnx states": ("onnx", states, SENT),
+        "openvino states": ("openvino", models.save_openvino(states, home / "openvino"), STATES),
+    }
+    for _, folder, _ in made.values():
+        for path in text.glob("*.json"):
+            shutil.copy(path, folder)
+    return made
+
+
+TEXTS = np.array([b"good", b"a really bad and awful film"], dtype=object)
+
+
+@pytest.mark.parametrize(
+    ("handler", "graph"),
+    [
+        ("text-classification", "onnx"),
+        ("text-classification", "onnx with tensors"),
+        ("text-classification", "torchscript"),
+        ("embedding", "onnx states"),
+        ("embedding", "openvino states"),
+    ],
+)
+def test_graphs_with_a_tokenizer_answer_texts_as_their_network_does(artifacts, graphs, handler, graph):
+    original = load(catalog.get(handler), artifacts["huggingface"])
+    variant = load(catalog.get(handler), graphs[graph])
+    assert variant.signature() == original.signature()
+    expected, found = (outputs_of(server, text=TEXTS) for server in (original, variant))
+    for name, array in expected.items():
+        if array.dtype == object:
+            assert found[name].tolist() == array.tolist()
+        else:
+            assert found[name] == pytest.approx(array, abs=1e-4)
+
+
+def without(artifact, name, home):
+    """The artefact in a folder of its own, without one of its files."""
+    shutil.copytree(artifact[1], home / "copy", ignore=shutil.ignore_patterns(name))
+    return artifact[0], home / "copy", artifact[2]
+
+
+@pytest.mark.parametrize(
+    ("graph", "lacks", "sentence"),
+    [
+        ("onnx", "tokenizer*", "holds no tokenizer"),
+        ("onnx", "config.json", "holds no config.json"),
+        ("torchscript", "tensors.json", "holds no tensors.json, which says what its graph takes"),
+    ],
+)
+def test_graphs_without_what_reading_text_needs_are_refused(graphs, graph, lacks, sentence, tmp_path):
+    with pytest.raises(StartError, match=sentence):
+        load(catalog.get("text-classification"), without(graphs[graph], lacks, tmp_path))
 
 
 @pytest.mark.parametrize(

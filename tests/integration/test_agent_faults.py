@@ -39,11 +39,11 @@ def manifest_of(folder, handler, limits=None, **options):
 
 
 @pytest.fixture(scope="module")
-def agent(tmp_path_factory):
+def agent(tmp_path_factory, nursery):
     """One agent that all bad clients of this module talk to: what one does must not reach the next."""
     folder = tmp_path_factory.mktemp("faults")
     limits = Limits(max_request_bytes=110 * MIB, drain_grace_s=0.0)
-    with start_agent(manifest_of(folder, "Doubles", limits), folder) as running:
+    with start_agent(manifest_of(folder, "Doubles", limits), folder, nursery=nursery) as running:
         yield running
 
 
@@ -234,8 +234,8 @@ def test_ten_thousand_connections_opened_and_closed(agent):
 # models
 
 
-def test_models_that_raise_answer_nan_or_the_wrong_shape(tmp_path):
-    with start_agent(manifest_of(tmp_path, "Raises"), tmp_path / "agent") as agent:
+def test_models_that_raise_answer_nan_or_the_wrong_shape(tmp_path, nursery):
+    with start_agent(manifest_of(tmp_path, "Raises"), tmp_path / "agent", nursery=nursery) as agent:
         for value, sentence in (
             (-1.0, "the model failed on this input (RuntimeError); the agent's log tells more"),
             (-2.0, "the model failed on this input (SystemExit); the agent's log tells more"),
@@ -259,10 +259,11 @@ def test_models_that_raise_answer_nan_or_the_wrong_shape(tmp_path):
             assert np.isnan(np.frombuffer(reply.content[split:], np.float32)).all()
 
 
-def test_a_hanging_model_holds_nobody_beyond_the_deadline(tmp_path):
+def test_a_hanging_model_holds_nobody_beyond_the_deadline(tmp_path, nursery):
     """Its own request and those behind it are answered at their deadlines, and `/health` all along."""
     limits = Limits(request_timeout_s=0.5, drain_grace_s=0.0, drain_s=0.5)
-    with start_agent(manifest_of(tmp_path, "Hangs", limits), tmp_path / "agent") as agent:
+    manifest = manifest_of(tmp_path, "Hangs", limits)
+    with start_agent(manifest, tmp_path / "agent", nursery=nursery) as agent:
         codes = []
         asking = [threading.Thread(target=lambda: codes.append(ask(agent, [[-1.0]]).status_code))]
         asking += [
@@ -287,9 +288,10 @@ def test_a_hanging_model_holds_nobody_beyond_the_deadline(tmp_path):
         assert agent.process.wait(10) == 0
 
 
-def test_a_leaking_model_ends_at_its_limit_and_says_so(tmp_path):
+def test_a_leaking_model_ends_at_its_limit_and_says_so(tmp_path, nursery):
     limits = Limits(memory_bytes=1536 * MIB, drain_grace_s=0.0)
-    with start_agent(manifest_of(tmp_path, "Leaks", limits), tmp_path / "agent") as agent:
+    manifest = manifest_of(tmp_path, "Leaks", limits)
+    with start_agent(manifest, tmp_path / "agent", nursery=nursery) as agent:
         codes = []
         with agent.http as http:
             while not codes or codes[-1] == 200:
@@ -356,10 +358,10 @@ def test_a_wall_clock_that_jumps_back_a_day_ends_no_request(tmp_path):
         assert agent.process.wait(10) == 0
 
 
-def test_no_batch_is_lost_when_clients_leave_at_random(tmp_path):
+def test_no_batch_is_lost_when_clients_leave_at_random(tmp_path, nursery):
     """Answers always belong to their own requests, whoever else leaves meanwhile."""
     manifest = manifest_of(tmp_path, "Doubles", batching=Batching(max_rows=8, max_delay_ms=5))
-    with start_agent(manifest, tmp_path / "agent") as agent:
+    with start_agent(manifest, tmp_path / "agent", nursery=nursery) as agent:
         wrong = []
 
         def stay(base):

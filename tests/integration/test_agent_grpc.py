@@ -39,29 +39,30 @@ class Widens(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def echo(tmp_path_factory):
+def echo(tmp_path_factory, nursery):
     """A model that returns its input, doubled; nobody but the tests asks it."""
     folder = tmp_path_factory.mktemp("echo")
     program = models.save_torchscript(Double(), folder / "model")
     options = ServingOptions(check_interval_s=0)
-    with start_agent(make_manifest(program, models.SCALAR, options=options), folder) as agent:
+    manifest = make_manifest(program, models.SCALAR, options=options)
+    with start_agent(manifest, folder, nursery=nursery) as agent:
         yield agent
 
 
 @contextmanager
-def slow_agent(folder):
+def slow_agent(folder, nursery):
     """An agent that works on one row at a time and on CONCURRENCY requests at once."""
     program = models.save_torchscript(models.Slow(), folder / "model")
     options = ServingOptions(batching=Batching(max_rows=1), max_concurrency=CONCURRENCY)
     limits = Limits(request_timeout_s=30, drain_grace_s=0.1)
     manifest = make_manifest(program, models.SCALAR, options=options, limits=limits)
-    with start_agent(manifest, folder) as agent:
+    with start_agent(manifest, folder, nursery=nursery) as agent:
         yield agent
 
 
 @pytest.fixture(scope="module")
-def slow(tmp_path_factory):
-    with slow_agent(tmp_path_factory.mktemp("slow")) as agent:
+def slow(tmp_path_factory, nursery):
+    with slow_agent(tmp_path_factory.mktemp("slow"), nursery) as agent:
         yield agent
 
 
@@ -243,8 +244,8 @@ def test_a_client_that_goes_away_leaves_no_work(slow):
         assert value_of(infer(channel, 1.0)[0]) == 1.0
 
 
-def test_draining_answers_what_was_sent_and_then_ends_the_stream(tmp_path):
-    with slow_agent(tmp_path) as agent, stream_to(agent) as stream:
+def test_draining_answers_what_was_sent_and_then_ends_the_stream(tmp_path, nursery):
+    with slow_agent(tmp_path, nursery) as agent, stream_to(agent) as stream:
         stream.send(*(request(5 * LONG, id=str(number)) for number in range(CONCURRENCY)))
         eventually(lambda: agent.status()["in_flight"] == CONCURRENCY)
         agent.process.send_signal(signal.SIGTERM)
@@ -258,9 +259,9 @@ def test_draining_answers_what_was_sent_and_then_ends_the_stream(tmp_path):
         assert agent.process.wait(20) == 0
 
 
-def test_a_stream_that_never_pauses_does_not_hold_the_end(tmp_path):
+def test_a_stream_that_never_pauses_does_not_hold_the_end(tmp_path, nursery):
     """Its answers come in order until its end, and the process ends long before the drain's limit."""
-    with slow_agent(tmp_path) as agent, stream_to(agent) as stream:
+    with slow_agent(tmp_path, nursery) as agent, stream_to(agent) as stream:
         stream.send(*(request(3.0, id=str(number)) for number in range(10_000)))
         answers = [next(stream) for _ in range(20)]
         agent.process.send_signal(signal.SIGTERM)
@@ -275,7 +276,7 @@ def test_a_stream_that_never_pauses_does_not_hold_the_end(tmp_path):
     assert [answer.infer_response.id for answer in answers] == [str(n) for n in range(len(answers))]
 
 
-def test_calls_that_never_pause_do_not_hold_the_end(tmp_path):
+def test_calls_that_never_pause_do_not_hold_the_end(tmp_path, nursery):
     """Each of 16 clients calls on until it is refused: what the model was given is answered.
 
     (gRPC itself cancels calls that it has not handed over yet when its server begins to stop.)
@@ -298,7 +299,7 @@ def test_calls_that_never_pause_do_not_hold_the_end(tmp_path):
     manifest = make_manifest(
         tmp_path, models.SCALAR, handler=handler, allowed_handlers=(handler,), limits=limits, options=options
     )
-    with start_agent(manifest, tmp_path / "agent") as agent:
+    with start_agent(manifest, tmp_path / "agent", nursery=nursery) as agent:
         before = (tmp_path / "rows").stat().st_size if (tmp_path / "rows").exists() else 0
         clients = [threading.Thread(target=ask, args=(agent,)) for _ in range(16)]
         for client in clients:
@@ -321,8 +322,8 @@ def watched(agent):
     return channel, call, health_pb2.HealthCheckResponse.ServingStatus.Name
 
 
-def test_who_watches_hears_of_the_end_and_does_not_hold_it(tmp_path):
-    with slow_agent(tmp_path) as agent:
+def test_who_watches_hears_of_the_end_and_does_not_hold_it(tmp_path, nursery):
+    with slow_agent(tmp_path, nursery) as agent:
         channel, call, name = watched(agent)
         with channel:
             assert name(next(call).status) == "SERVING"
@@ -335,10 +336,11 @@ def test_who_watches_hears_of_the_end_and_does_not_hold_it(tmp_path):
     assert "still ran" not in agent.log
 
 
-def test_who_watches_hears_of_a_model_that_hangs(tmp_path):
+def test_who_watches_hears_of_a_model_that_hangs(tmp_path, nursery):
     program = models.save_torchscript(models.Slow(), tmp_path / "model")
     limits = Limits(request_timeout_s=0.2, drain_grace_s=0.0, drain_s=0.2)
-    with start_agent(make_manifest(program, models.SCALAR, limits=limits), tmp_path) as agent:
+    manifest = make_manifest(program, models.SCALAR, limits=limits)
+    with start_agent(manifest, tmp_path, nursery=nursery) as agent:
         channel, call, name = watched(agent)
         with channel, agent.http as http:
             assert name(next(call).status) == "SERVING"
@@ -346,11 +348,12 @@ def test_who_watches_hears_of_a_model_that_hangs(tmp_path):
             assert name(next(call).status) == "NOT_SERVING"
 
 
-def test_a_message_above_the_limit_ends_its_stream(tmp_path):
+def test_a_message_above_the_limit_ends_its_stream(tmp_path, nursery):
     program = models.save_torchscript(Double(), tmp_path / "model")
     limits = Limits(max_request_bytes=100_000)
+    manifest = make_manifest(program, models.SCALAR, limits=limits)
     with (
-        start_agent(make_manifest(program, models.SCALAR, limits=limits), tmp_path) as agent,
+        start_agent(manifest, tmp_path, nursery=nursery) as agent,
         stream_to(agent) as stream,
     ):
         stream.send(request(1.0))
@@ -450,18 +453,19 @@ def test_every_refusal_names_who_gives_it(channel):
     assert dict(caught.value.trailing_metadata())[wire.DIGEST_HEADER] == "sha256:" + "ab" * 32
 
 
-def test_answers_may_be_larger_than_requests(tmp_path):
+def test_answers_may_be_larger_than_requests(tmp_path, nursery):
     signature = Signature(models.SCALAR.inputs, (TensorSpec("y", "FP32", (-1, 100_000)),))
     program = models.save_torchscript(Widens(), tmp_path / "model")
     limits = Limits(max_request_bytes=100_000)
+    manifest = make_manifest(program, signature, limits=limits)
     with (
-        start_agent(make_manifest(program, signature, limits=limits), tmp_path) as agent,
+        start_agent(manifest, tmp_path, nursery=nursery) as agent,
         grpc.insecure_channel(agent.manifest.grpc_address) as channel,
     ):
         assert len(infer(channel, 1.0)[0].raw_output_contents[0]) == 400_000
 
 
-def test_large_texts_over_grpc_do_not_hold_up_others(tmp_path):
+def test_large_texts_over_grpc_do_not_hold_up_others(tmp_path, nursery):
     text = Signature((TensorSpec("x", "BYTES", (-1,)),), (TensorSpec("y", "INT64", (-1,)),))
     handler = "tests.fakes.text_handlers:Sizes"
     manifest = make_manifest(tmp_path, text, handler=handler, allowed_handlers=(handler,))
@@ -469,7 +473,7 @@ def test_large_texts_over_grpc_do_not_hold_up_others(tmp_path):
     items = struct.pack("<I", 1) + b"a" + struct.pack("<I", 0) * (count - 1)
     tensor = {"name": "x", "datatype": "BYTES", "shape": [count]}
     with (
-        start_agent(manifest, tmp_path / "agent") as agent,
+        start_agent(manifest, tmp_path / "agent", nursery=nursery) as agent,
         grpc.insecure_channel(agent.manifest.grpc_address) as channel,
     ):
         raw, _ = infer(channel, 0.0, inputs=[tensor], raw_input_contents=[items])

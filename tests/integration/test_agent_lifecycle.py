@@ -137,8 +137,8 @@ def test_a_load_that_hangs_is_visible_and_can_be_stopped(custom):
     ("changes", "reason"),
     [
         (
-            {"format": "onnx"},
-            "unknown format 'onnx'; known formats are torchscript, exported_program, huggingface",
+            {"format": "gguf"},
+            "unknown format 'gguf'; known formats are torchscript, exported_program, huggingface",
         ),
         ({"handler": "magic"}, "unknown handler 'magic'; known handlers are"),
         ({"device": "cuda:63"}, "NVIDIA GPU"),
@@ -154,9 +154,10 @@ def test_manifests_that_cannot_be_served(tmp_path, program, changes, reason):
     assert failure["reason"] in last_line
 
 
-def test_a_model_that_fails_its_warm_up(tmp_path):
+def test_a_model_that_fails_its_warm_up(tmp_path, nursery):
     folder = models.save_torchscript(models.Broken(), tmp_path / "model")
-    with start_agent(make_manifest(folder, models.SCALAR), tmp_path, wait=False) as agent:
+    manifest = make_manifest(folder, models.SCALAR)
+    with start_agent(manifest, tmp_path, wait=False, nursery=nursery) as agent:
         code, failure, _ = failure_of(agent)
     assert code == 3
     assert failure["phase"] == "warming"
@@ -199,11 +200,12 @@ class Clients:
                     self.failures.append(repr(error))
 
 
-def test_draining_under_load_fails_no_request(tmp_path):
+def test_draining_under_load_fails_no_request(tmp_path, nursery):
     """Clients that leave within the grace, as the gateway's do, see no failure; running ones are answered."""
     folder = models.save_torchscript(models.Slow(), tmp_path / "model")
     limits = Limits(drain_grace_s=1.0, drain_s=20)
-    with start_agent(make_manifest(folder, models.SCALAR, limits=limits), tmp_path) as agent:
+    manifest = make_manifest(folder, models.SCALAR, limits=limits)
+    with start_agent(manifest, tmp_path, nursery=nursery) as agent:
         slow = []
 
         def ask_slowly():
@@ -232,10 +234,11 @@ def test_draining_under_load_fails_no_request(tmp_path):
     assert slow == [200]
 
 
-def test_a_request_that_outlives_the_drain_does_not_hold_the_process(tmp_path):
+def test_a_request_that_outlives_the_drain_does_not_hold_the_process(tmp_path, nursery):
     folder = models.save_torchscript(models.Slow(), tmp_path / "model")
     limits = Limits(drain_grace_s=0.0, drain_s=0.2)
-    with start_agent(make_manifest(folder, models.SCALAR, limits=limits), tmp_path) as agent:
+    manifest = make_manifest(folder, models.SCALAR, limits=limits)
+    with start_agent(manifest, tmp_path, nursery=nursery) as agent:
         answers = []
 
         def ask():
@@ -294,12 +297,16 @@ class RawClient:
         return data
 
 
-def test_a_request_half_sent_at_the_end_is_awaited_and_answered(tmp_path, program):
+def test_a_request_half_sent_at_the_end_is_awaited_and_answered(tmp_path, program, nursery):
     """A client whose body dribbles in is waited for, beyond the grace; one that says nothing is not."""
     limits = Limits(drain_grace_s=0.2, drain_s=20)
     manifest = make_manifest(program, models.DIGITS, limits=limits)
     body = json.dumps({"input": models.digits_data()[0][:1].tolist()}).encode()
-    with start_agent(manifest, tmp_path) as agent, RawClient(agent) as client, RawClient(agent) as idle:
+    with (
+        start_agent(manifest, tmp_path, nursery=nursery) as agent,
+        RawClient(agent) as client,
+        RawClient(agent) as idle,
+    ):
         client.ask(body, send=100)
         agent.process.send_signal(signal.SIGTERM)
         assert idle.socket.recv(1) == b"", "the grace is over"
@@ -316,13 +323,16 @@ class Widens(nn.Module):
         return x.repeat(1, 2_000_000)
 
 
-def test_a_large_answer_is_read_to_its_end_by_a_slow_client(tmp_path):
+def test_a_large_answer_is_read_to_its_end_by_a_slow_client(tmp_path, nursery):
     """20 MB that take longer than last words may: the agent waits while its answer is being read."""
     signature = Signature(models.SCALAR.inputs, (TensorSpec("y", "FP32", (-1, 2_000_000)),))
     folder = models.save_torchscript(Widens(), tmp_path / "model")
     limits = Limits(drain_grace_s=0.0, drain_s=30)
     manifest = make_manifest(folder, signature, limits=limits)
-    with start_agent(manifest, tmp_path) as agent, RawClient(agent, receive_buffer=65536) as client:
+    with (
+        start_agent(manifest, tmp_path, nursery=nursery) as agent,
+        RawClient(agent, receive_buffer=65536) as client,
+    ):
         client.ask(b'{"input": [[123456.5]]}')
         first = client.receive()
         agent.process.send_signal(signal.SIGTERM)
@@ -339,12 +349,15 @@ def test_a_large_answer_is_read_to_its_end_by_a_slow_client(tmp_path):
         assert "still ran" not in agent.log
 
 
-def test_an_answer_that_nobody_reads_is_cut_at_the_end_of_the_drain(tmp_path):
+def test_an_answer_that_nobody_reads_is_cut_at_the_end_of_the_drain(tmp_path, nursery):
     signature = Signature(models.SCALAR.inputs, (TensorSpec("y", "FP32", (-1, 2_000_000)),))
     folder = models.save_torchscript(Widens(), tmp_path / "model")
     limits = Limits(drain_grace_s=0.0, drain_s=0.5)
     manifest = make_manifest(folder, signature, limits=limits)
-    with start_agent(manifest, tmp_path) as agent, RawClient(agent, receive_buffer=65536) as client:
+    with (
+        start_agent(manifest, tmp_path, nursery=nursery) as agent,
+        RawClient(agent, receive_buffer=65536) as client,
+    ):
         client.ask(b'{"input": [[123456.5]]}')
         client.receive()
         agent.process.send_signal(signal.SIGTERM)
@@ -379,14 +392,14 @@ SLOW_BODIES = {
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory):
+def reader(tmp_path_factory, nursery):
     """An agent whose model takes texts and answers their sizes."""
     folder = tmp_path_factory.mktemp("reader")
     handler = "tests.fakes.text_handlers:Sizes"
     manifest = make_manifest(
         folder, TEXT, handler=handler, allowed_handlers=(handler,), limits=Limits(drain_grace_s=0.0)
     )
-    with start_agent(manifest, folder / "agent") as agent:
+    with start_agent(manifest, folder / "agent", nursery=nursery) as agent:
         yield agent
 
 
@@ -438,10 +451,11 @@ def test_a_client_that_leaves_while_its_body_is_read_is_forgotten(reader):
         assert 'model_requests_total{code="499"' in http.get("/metrics").text
 
 
-def test_a_model_that_hangs_on_a_request_is_not_ready(tmp_path):
+def test_a_model_that_hangs_on_a_request_is_not_ready(tmp_path, nursery):
     folder = models.save_torchscript(models.Slow(), tmp_path / "model")
     limits = Limits(request_timeout_s=0.2, drain_grace_s=0.0)
-    with start_agent(make_manifest(folder, models.SCALAR, limits=limits), tmp_path) as agent:
+    manifest = make_manifest(folder, models.SCALAR, limits=limits)
+    with start_agent(manifest, tmp_path, nursery=nursery) as agent:
         assert agent.status()["busy_s"] == 0
         assert grpc_health(agent) == "SERVING"
         with agent.http as http:
@@ -468,7 +482,7 @@ def no_room():
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-@pytest.mark.parametrize("changes", [{"format": "onnx"}, {"rest_address": "0.0.0.0:80"}])
+@pytest.mark.parametrize("changes", [{"format": "gguf"}, {"rest_address": "0.0.0.0:80"}])
 def test_an_agent_that_fails_ends_on_a_full_disk_too(tmp_path, program, changes):
     manifest = make_manifest(program, models.DIGITS, **changes)
     with start_agent(manifest, tmp_path, wait=False, preexec_fn=no_room) as agent:
@@ -476,7 +490,7 @@ def test_an_agent_that_fails_ends_on_a_full_disk_too(tmp_path, program, changes)
         assert agent.failure_path.read_bytes() == b""
 
 
-def test_sockets_of_a_killed_agent_are_taken_over_and_removed_at_the_end(tmp_path_factory, program):
+def test_sockets_of_a_killed_agent_are_taken_over_and_removed_at_the_end(tmp_path_factory, program, nursery):
     import tempfile
     from pathlib import Path
 
@@ -484,12 +498,12 @@ def test_sockets_of_a_killed_agent_are_taken_over_and_removed_at_the_end(tmp_pat
     with tempfile.TemporaryDirectory(dir="/tmp") as sockets:
         addresses = {"rest_address": f"unix:{sockets}/r", "grpc_address": f"unix:{sockets}/g"}
         manifest = make_manifest(program, models.DIGITS, **addresses)
-        with start_agent(manifest, folder / "1") as agent:
+        with start_agent(manifest, folder / "1", nursery=nursery) as agent:
             agent.process.kill()
             agent.process.wait()
             assert len(list(Path(sockets).iterdir())) == 2
-        with start_agent(manifest, folder / "2") as agent:
-            with start_agent(manifest, folder / "3", wait=False) as second:
+        with start_agent(manifest, folder / "2", nursery=nursery) as agent:
+            with start_agent(manifest, folder / "3", wait=False, nursery=nursery) as second:
                 code, failure, _ = failure_of(second)
                 assert code == 3
                 assert failure["reason"] == "another process listens on the agent's socket"

@@ -20,13 +20,13 @@ LIMITS = {"max_request_bytes": 1_000_000}
 
 
 @pytest.fixture(scope="module")
-def agent(tmp_path_factory):
+def agent(tmp_path_factory, nursery):
     from serving_agent.contract.manifest import Limits
 
     folder = tmp_path_factory.mktemp("agent")
     program = models.save_torchscript(models.digits_model(), folder / "digits")
     manifest = make_manifest(program, models.DIGITS, limits=Limits(**LIMITS))
-    with start_agent(manifest, folder) as running:
+    with start_agent(manifest, folder, nursery=nursery) as running:
         yield running
 
 
@@ -318,7 +318,7 @@ FAULTS = [
 
 
 @pytest.fixture(scope="module")
-def picky(tmp_path_factory):
+def picky(tmp_path_factory, nursery):
     """A model that fails, answers NaN or eats memory on demand, on unix sockets, under a memory limit."""
     import tempfile
     from pathlib import Path
@@ -334,7 +334,7 @@ def picky(tmp_path_factory):
             grpc_address=f"unix:{sockets}/g",
             limits=Limits(memory_bytes=4 * 2**30),
         )
-        with start_agent(manifest, folder) as agent:
+        with start_agent(manifest, folder, nursery=nursery) as agent:
             for name in ("r", "g"):
                 assert (Path(sockets) / name).stat().st_mode & 0o777 == 0o600
             yield agent

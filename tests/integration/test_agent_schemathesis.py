@@ -37,10 +37,10 @@ SIGNATURE = Signature(
 
 
 @pytest.fixture(scope="module")
-def agent(tmp_path_factory):
+def agent(tmp_path_factory, nursery):
     folder = tmp_path_factory.mktemp("agent")
     manifest = make_manifest(models.save_torchscript(Mixed(), folder / "model"), SIGNATURE)
-    with start_agent(manifest, folder) as running:
+    with start_agent(manifest, folder, nursery=nursery) as running:
         yield running
 
 

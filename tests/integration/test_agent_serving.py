@@ -24,7 +24,7 @@ from tests.fakes.waiting import wait_until
 
 
 @pytest.fixture
-def serve(tmp_path):
+def serve(tmp_path, nursery):
     """Start an agent with a handler of tests.fakes.operator_handlers and serving options."""
 
     def start(handler, limits=None, **options):
@@ -38,7 +38,7 @@ def serve(tmp_path):
             limits=limits or Limits(drain_grace_s=0.0),
             options=ServingOptions(**settings),
         )
-        return start_agent(manifest, tmp_path / "agent")
+        return start_agent(manifest, tmp_path / "agent", nursery=nursery)
 
     return start
 
@@ -269,13 +269,13 @@ def test_the_health_checker_notices_a_model_that_has_sickened(serve):
             assert re.search(r'model_check_state\{.*state="unhealthy".*\} 1\.0', http.get("/metrics").text)
 
 
-def test_a_collector_that_is_gone_does_not_hold_the_agent(tmp_path):
+def test_a_collector_that_is_gone_does_not_hold_the_agent(tmp_path, nursery):
     """It takes connections and never answers: the last spans are given two seconds, not the SDK's thirty."""
     folder = models.save_torchscript(models.Slow(), tmp_path / "model")
     with socket.create_server(("127.0.0.1", 0)) as collector:
         url = f"http://127.0.0.1:{collector.getsockname()[1]}"
         manifest = make_manifest(folder, models.SCALAR, otlp_endpoint=url, limits=Limits(drain_grace_s=0.0))
-        with start_agent(manifest, tmp_path) as agent:
+        with start_agent(manifest, tmp_path, nursery=nursery) as agent:
             with agent.http as http:
                 assert http.post("/predict", json={"input": [[1.0]]}).status_code == 200
             agent.process.terminate()
@@ -317,14 +317,14 @@ class Collector:
         self._server.server_close()
 
 
-def test_traces_continue_the_clients_and_keep_its_sampling(tmp_path):
+def test_traces_continue_the_clients_and_keep_its_sampling(tmp_path, nursery):
     folder = models.save_torchscript(models.Slow(), tmp_path / "model")
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     with Collector() as collector:
         manifest = make_manifest(
             folder, models.SCALAR, otlp_endpoint=collector.url, limits=Limits(drain_grace_s=0.0)
         )
-        with start_agent(manifest, tmp_path) as agent:
+        with start_agent(manifest, tmp_path, nursery=nursery) as agent:
             with agent.http as http:
                 for sampled in ("01", "00"):
                     headers = {"traceparent": f"00-{trace}-{parent}-{sampled}"}
@@ -348,12 +348,13 @@ def test_traces_continue_the_clients_and_keep_its_sampling(tmp_path):
     ("execution", "largest"),
     [(Execution(autocast="bf16"), 0.5), (Execution(channels_last=True), 1e-4)],
 )
-def test_execution_options_are_measured_against_the_model_as_stored(tmp_path, execution, largest):
+def test_execution_options_are_measured_against_the_model_as_stored(tmp_path, execution, largest, nursery):
     folder = models.save_torchscript(models.digits_model(), tmp_path / "model")
     options = ServingOptions(execution=execution)
     images, _ = models.digits_data()
     wanted = models.digits_model()(torch.from_numpy(images[:200])).argmax(dim=1).numpy()
-    with start_agent(make_manifest(folder, models.DIGITS, options=options), tmp_path) as agent:
+    manifest = make_manifest(folder, models.DIGITS, options=options)
+    with start_agent(manifest, tmp_path, nursery=nursery) as agent:
         effect = agent.status()["effect"]
         assert effect["plain_s"] > 0
         assert effect["optimized_s"] > 0
@@ -364,28 +365,31 @@ def test_execution_options_are_measured_against_the_model_as_stored(tmp_path, ex
         assert (found == wanted).mean() > 0.97
 
 
-def test_compiling_torchscript_is_refused_with_a_way_out(tmp_path):
+def test_compiling_torchscript_is_refused_with_a_way_out(tmp_path, nursery):
     folder = models.save_torchscript(models.digits_model(), tmp_path / "model")
     options = ServingOptions(execution=Execution(compile=True))
-    with start_agent(make_manifest(folder, models.DIGITS, options=options), tmp_path, wait=False) as agent:
+    manifest = make_manifest(folder, models.DIGITS, options=options)
+    with start_agent(manifest, tmp_path, wait=False, nursery=nursery) as agent:
         assert agent.process.wait(60) == 3
         reason = json.loads(agent.failure_path.read_text())["reason"]
     assert reason.startswith("torch.compile does not apply to TorchScript; turn the option off")
 
 
-def test_examples_of_the_version_warm_it_up(tmp_path):
+def test_examples_of_the_version_warm_it_up(tmp_path, nursery):
     folder = models.save_torchscript(models.digits_model(), tmp_path / "model")
     images, _ = models.digits_data()
     examples = tmp_path / "examples.json"
     examples.write_text(json.dumps({"image": images[:1].tolist()}))
-    with start_agent(make_manifest(folder, models.DIGITS, examples=examples), tmp_path) as agent:
+    manifest = make_manifest(folder, models.DIGITS, examples=examples)
+    with start_agent(manifest, tmp_path, nursery=nursery) as agent:
         check_of(agent, lambda check: check["state"] == "healthy")
         assert "cannot be used" not in agent.log
 
 
-def test_examples_that_do_not_fit_are_told_and_left(tmp_path):
+def test_examples_that_do_not_fit_are_told_and_left(tmp_path, nursery):
     folder = models.save_torchscript(models.digits_model(), tmp_path / "model")
     examples = tmp_path / "examples.json"
     examples.write_text('{"picture": [[1]]}')
-    with start_agent(make_manifest(folder, models.DIGITS, examples=examples), tmp_path) as agent:
+    manifest = make_manifest(folder, models.DIGITS, examples=examples)
+    with start_agent(manifest, tmp_path, nursery=nursery) as agent:
         assert "the example inputs cannot be used: unknown input 'picture'" in agent.log

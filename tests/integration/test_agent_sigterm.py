@@ -15,13 +15,14 @@ from tests.fakes import models
 from tests.fakes.agents import RunningAgent, make_manifest, start_agent
 from tests.fakes.envoy import RunningEnvoy, plan, running_envoy
 from tests.fakes.load import Load
+from tests.fakes.nursery import Nursery
 
 TIMES = 50
 HANDLER = "tests.fakes.operator_handlers:Doubles"
 
 
 @contextlib.contextmanager
-def agent(home: Path, number: int) -> Iterator[RunningAgent]:
+def agent(nursery: Nursery, home: Path, number: int) -> Iterator[RunningAgent]:
     manifest = make_manifest(
         home,
         models.SCALAR,
@@ -31,7 +32,7 @@ def agent(home: Path, number: int) -> Iterator[RunningAgent]:
         rest_address=f"unix:{home}/{number}.rest",
         grpc_address=f"unix:{home}/{number}.grpc",
     )
-    with start_agent(manifest, home / str(number), wait=False) as running:
+    with start_agent(manifest, home / str(number), wait=False, nursery=nursery) as running:
         yield running
 
 
@@ -49,12 +50,12 @@ def serve(envoy: RunningEnvoy, *running: RunningAgent) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_fifty_sigterms_under_load_lose_nothing(tmp_path_factory: Any) -> None:
+def test_fifty_sigterms_under_load_lose_nothing(tmp_path_factory: Any, nursery: Nursery) -> None:
     """Each agent is ended while the gateway sends to it; only then does its successor take its place."""
     home = tmp_path_factory.mktemp("s")
     with contextlib.ExitStack() as stack:
         envoy = stack.enter_context(running_envoy(home / "gateway"))
-        agents = [stack.enter_context(agent(home, number)) for number in range(4)]
+        agents = [stack.enter_context(agent(nursery, home, number)) for number in range(4)]
         for one in agents[:3]:
             one.wait_phase("ready")
         serve(envoy, *agents[:2])
@@ -66,7 +67,7 @@ def test_fifty_sigterms_under_load_lose_nothing(tmp_path_factory: Any) -> None:
                 assert ending.process.wait(20) == 0
                 load.wait_for_more(20)
                 serve(envoy, staying, successor)
-                agents = [staying, successor, spare, stack.enter_context(agent(home, number + 4))]
+                agents = [staying, successor, spare, stack.enter_context(agent(nursery, home, number + 4))]
                 spare.wait_phase("ready")
         assert load.failures == []
         assert load.answered > 20 * TIMES
