@@ -139,52 +139,6 @@ def test_uploading_a_file(empty: Dashboard, open_tab: OpenTab, tmp_path: Path) -
     assert tab.errors == []
 
 
-def test_a_cut_upload_is_explained_and_can_be_sent_again(
-    empty: Dashboard, open_tab: OpenTab, tmp_path: Path
-) -> None:
-    file = tmp_path / "cut.pt2"
-    file.write_bytes(b"x" * 200_000)
-    page = open_tab(empty.url).open("/upload")
-    page.route("**/files/**", lambda route: route.abort())
-    page.locator("input#file").set_input_files(file)
-    page.get_by_role("button", name="Upload", exact=True).click()
-    expect(page.get_by_text("The upload was interrupted")).to_be_visible()
-    page.unroute("**/files/**")
-    waiting = next(
-        each
-        for each in httpx.get(f"{empty.url}/api/v1/uploads").json()["items"]
-        if each["model_name"] == "cut"
-    )
-    assert waiting["state"] == "receiving"
-    page.goto(f"{empty.url}/upload?id={waiting['id']}")
-    expect(page.get_by_text("Choose the same files again")).to_be_visible()
-    page.locator("input#file").set_input_files(file)
-    page.get_by_role("button", name="Upload", exact=True).click()
-    expect(page.get_by_text("Checked", exact=True)).to_be_visible()
-
-
-def test_sending_again_after_a_cut_goes_on_with_the_same_upload(
-    empty: Dashboard, open_tab: OpenTab, tmp_path: Path
-) -> None:
-    files = [tmp_path / "config.json", tmp_path / "model.safetensors"]
-    for file in files:
-        file.write_bytes(b"x" * 50_000)
-    page = open_tab(empty.url).open("/upload")
-    page.route("**/files/model.safetensors", lambda route: route.abort())
-    page.locator("input#file").set_input_files(files)
-    page.get_by_label("Model name").fill("twice")
-    page.get_by_role("button", name="Upload", exact=True).click()
-    expect(page.get_by_text("The upload was interrupted")).to_be_visible()
-    page.unroute("**/files/model.safetensors")
-    sent: list[str] = []
-    page.on("request", lambda each: sent.append(each.url) if each.method == "PUT" else None)
-    page.get_by_role("button", name="Upload", exact=True).click()
-    page.wait_for_url("**/upload?id=*")
-    made = httpx.get(f"{empty.url}/api/v1/uploads").json()["items"]
-    assert [each["state"] for each in made if each["model_name"] == "twice"] == ["checking"]
-    assert [url.rsplit("/", 1)[1] for url in sent] == ["model.safetensors"]
-
-
 def test_a_bad_model_name_is_explained_in_the_form(
     empty: Dashboard, open_tab: OpenTab, tmp_path: Path
 ) -> None:

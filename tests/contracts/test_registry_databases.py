@@ -17,7 +17,16 @@ from control_plane.errors import ConflictError, InUseError, NotFoundError, Signa
 from control_plane.registry import migrate
 from control_plane.registry import session as sessions
 from control_plane.registry.tables import Agent, Base, Endpoint
-from control_plane.services import declarative, endpoints, events, jobs, registration, uploads, versions
+from control_plane.services import (
+    declarative,
+    endpoints,
+    events,
+    jobs,
+    registration,
+    upload_checks,
+    uploads,
+    versions,
+)
 from control_plane.services.context import Context
 from tests.fakes import postgres
 from tests.fakes.registry import SIGNATURE, files, open_home, register
@@ -139,13 +148,13 @@ def test_search_finds_by_every_field(ctx: Context) -> None:
 def test_an_alias_moves_and_says_where_it_was(ctx: Context) -> None:
     register(ctx)
     register(ctx)
-    versions.set_alias(ctx, "digits", "champion", 1, actor="ana")
-    versions.set_alias(ctx, "digits", "champion", 2, actor="bo")
-    versions.set_alias(ctx, "digits", "champion", 2, actor="bo")
-    assert versions.model(ctx, "digits").aliases == {"champion": "digits@2"}
-    assert versions.get(ctx, "digits@champion").ref == "digits@2"
+    versions.set_alias(ctx, "digits", "stable", 1, actor="ana")
+    versions.set_alias(ctx, "digits", "stable", 2, actor="bo")
+    versions.set_alias(ctx, "digits", "stable", 2, actor="bo")
+    assert versions.model(ctx, "digits").aliases == {"stable": "digits@2"}
+    assert versions.get(ctx, "digits@stable").ref == "digits@2"
     moves = [event for event in events.search(ctx).items if event.action == "alias.set"]
-    assert moves[0].message == "bo pointed digits@champion at digits@2 (was digits@1)"
+    assert moves[0].message == "bo pointed digits@stable at digits@2 (was digits@1)"
     assert len(moves) == 2
 
 
@@ -252,8 +261,8 @@ def test_an_upload_becomes_one_version_even_when_its_job_runs_twice(ctx: Context
     for _ in range(2):
         ref = registration.register(ctx, model="digits", files_dir=folder, upload_id=upload.id, **given)
         assert ref == "digits@1"
-    uploads.registered(ctx, upload.id, "digits@1")
-    uploads.registered(ctx, upload.id, "digits@1")
+    upload_checks.registered(ctx, upload.id, "digits@1")
+    upload_checks.registered(ctx, upload.id, "digits@1")
     assert uploads.get(ctx, upload.id).version_ref == "digits@1"
     assert not folder.exists()
     assert versions.search(ctx).total == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from control_plane.admission.reasons import ReasonCode
 from control_plane.jobs.kinds import check
+from control_plane.services import fetched_files
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "reason-codes.md"
 
@@ -16,7 +17,7 @@ def documented() -> list[str]:
 
 
 def test_page_lists_exactly_the_codes() -> None:
-    assert sorted(documented()) == sorted([*ReasonCode, check.CHECK_FAILED])
+    assert sorted(documented()) == sorted([*ReasonCode, check.CHECK_FAILED, fetched_files.FETCH_FAILED])
 
 
 def test_every_code_is_used_somewhere() -> None:

@@ -17,6 +17,7 @@ import httpx
 from serving_agent.contract import manifest as manifests
 from serving_agent.contract.manifest import Manifest
 from serving_agent.contract.signature import Signature
+from tests.fakes.nursery import Nursery, Ward
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,7 +50,7 @@ def make_manifest(artifact_dir: Path, signature: Signature, **changes: Any) -> M
 class RunningAgent:
     """An agent process and how to reach it."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Ward
     manifest: Manifest
     log_path: Path
     failure_path: Path
@@ -89,17 +90,24 @@ class RunningAgent:
         raise AssertionError(f"not {phases} within {timeout_s} s: {self.log}")
 
 
+def _started(manifest: Path, log_path: Path, **options: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "serving_agent", "--manifest", str(manifest)]
+    with log_path.open("wb") as log:
+        return subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log, **options)
+
+
 @contextlib.contextmanager
 def start_agent(
-    manifest: Manifest, folder: Path, *, wait: bool = True, **options: Any
+    manifest: Manifest, folder: Path, *, wait: bool = True, nursery: Nursery | None = None, **options: Any
 ) -> Iterator[RunningAgent]:
-    """Start `python -m serving_agent` for *manifest*; it has ended when the block is left."""
+    """Start `python -m serving_agent` for *manifest*; it has ended when the block is left.
+
+    nursery: fork it there; options: for `subprocess.Popen`, where it is not forked.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path, log_path = folder / "manifest.json", folder / "agent.log"
     manifests.write(manifest, path)
-    command = [sys.executable, "-m", "serving_agent", "--manifest", str(path)]
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, stderr=log, stdout=log, **options)
+    process = nursery.begin(path, log_path) if nursery else _started(path, log_path, **options)
     agent = RunningAgent(process, manifest, log_path, path.with_name("manifest.json.failure.json"))
     try:
         if wait:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from control_plane.config import Settings
 from tests.fakes.stack import free_ports
@@ -29,10 +30,10 @@ class Dashboard:
     log: Path
 
 
-def settings_for(home: Path) -> Settings:
+def settings_for(home: Path, **changes: Any) -> Settings:
     """Settings on free ports; nothing listens on the gateway's."""
     web_port, gateway_port = free_ports(2)
-    return Settings(home=home, web_port=web_port, gateway_port=gateway_port, disk_floor=0.0)
+    return Settings(home=home, web_port=web_port, gateway_port=gateway_port, disk_floor=0.0, **changes)
 
 
 @contextmanager

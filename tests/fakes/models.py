@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from functools import cache
 from pathlib import Path
@@ -47,11 +48,20 @@ def digits_model() -> nn.Module:
     return model.eval()
 
 
-def save_torchscript(model: nn.Module, folder: Path, example: torch.Tensor | None = None) -> Path:
+def smooth_digits() -> nn.Module:
+    """The classifier with an element-wise function behind it, for which compilers make a kernel."""
+    return nn.Sequential(digits_model(), nn.GELU()).eval()
+
+
+def save_torchscript(
+    model: nn.Module, folder: Path, example: torch.Tensor | tuple[torch.Tensor, ...] | None = None
+) -> Path:
     """Write *model* as TorchScript into *folder*; traced where there is an *example*, else scripted."""
     folder.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         program = torch.jit.script(model) if example is None else torch.jit.trace(model, example)
         torch.jit.save(program, str(folder / "model.pt"))
     return folder
@@ -63,6 +73,50 @@ def save_exported(model: nn.Module, folder: Path, example: torch.Tensor) -> Path
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
     torch.export.save(program, folder / "model.pt2")
+    return folder
+
+
+def save_onnx(
+    model: nn.Module, folder: Path, example: tuple[torch.Tensor, ...], signature: Signature, **options: Any
+) -> Path:
+    """Write *model* as ONNX with the names of *signature* and its sizes of -1 left open."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = torch.export.Dim.DYNAMIC
+    open_axes = tuple(
+        {axis: free for axis, size in enumerate(spec.shape) if size == -1} for spec in signature.inputs
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own about onnxscript
+        torch.onnx.export(
+            model, example, folder / "model.onnx", dynamo=True, verbose=False, dynamic_shapes=open_axes,
+            input_names=[spec.name for spec in signature.inputs],
+            output_names=[spec.name for spec in signature.outputs],
+            **{"external_data": False, **options},
+        )  # fmt: skip
+    return folder
+
+
+def save_openvino(onnx: Path, folder: Path, precision: str = "f32") -> Path:
+    """Write the ONNX model in the folder *onnx* as an OpenVINO graph."""
+    import openvino
+
+    folder.mkdir(parents=True, exist_ok=True)
+    graph = openvino.Core().read_model(onnx / "model.onnx")
+    openvino.save_model(graph, folder / "model.xml", compress_to_fp16=False)
+    options = {"inference_precision": precision, "performance_hint": "LATENCY"}
+    (folder / "openvino.json").write_text(json.dumps(options))
+    return folder
+
+
+def save_state_dict(model: nn.Module, folder: Path, builder: str) -> Path:
+    """Write the weights of *model* with the name of what builds it, as the check stores them."""
+    from safetensors.torch import save_file
+
+    from serving_agent.contract import architecture
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), folder / architecture.WEIGHTS)
+    architecture.write(architecture.Architecture(builder), folder)
     return folder
 
 
@@ -100,6 +154,17 @@ def save_text_classifier(folder: Path) -> Path:
     _fine_tune(model, tokenizer)
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_reward_model(text_classifier: Path, folder: Path) -> Path:
+    """Write the same network with one output, untrained, and its tokenizer."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.BertConfig.from_pretrained(text_classifier, num_labels=1, problem_type="regression")
+    transformers.BertForSequenceClassification(config).eval().save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(text_classifier).save_pretrained(folder)
     return folder
 
 

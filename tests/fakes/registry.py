@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+import tempfile
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +24,27 @@ def open_home(home: Path, **settings: Any) -> Context:
     """A context on a fresh, migrated home; no disk floor unless *settings* say so."""
     chosen = Settings(home=home, **{"disk_floor": 0.0, **settings})
     prepare_home(chosen)
-    migrate.upgrade(chosen.database)
+    lay_out(chosen)
     return open_context(chosen)
+
+
+def lay_out(settings: Settings) -> None:
+    """Bring the registry to the newest tables; a new one on SQLite is a copy of one that was migrated."""
+    path = Path(settings.database.removeprefix("sqlite:///"))
+    if settings.database.startswith("sqlite:///") and not path.exists():
+        path.write_bytes(_empty())
+    else:
+        migrate.upgrade(settings.database)
+
+
+@cache
+def _empty() -> bytes:
+    """The file of a migrated registry on SQLite with nothing in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.db"
+        migrate.upgrade(f"sqlite:///{path}")
+        with closing(sqlite3.connect(path)) as connection:
+            return connection.serialize()
 
 
 def files(folder: Path, **content: bytes) -> Path:

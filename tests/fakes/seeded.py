@@ -14,16 +14,16 @@ from pathlib import Path
 
 from control_plane.config import Settings, prepare_home
 from control_plane.domain.views import Example, Reason
-from control_plane.registry import migrate
 from control_plane.registry import session as sessions
 from control_plane.registry.endpoints import spec_json, wanted_spec
-from control_plane.registry.tables import Agent, Endpoint, Job, Lease, Upload, new_id
+from control_plane.registry.tables import Agent, Endpoint, Job, Lease, Upload, UploadedFile, new_id
 from control_plane.services import endpoints, registration, versions
 from control_plane.services.context import Context, open_context
 from control_plane.telemetry import LocalStore, series
 from control_plane.telemetry.samples import Key, Sample, SampleKind, labels_of
 from serving_agent.contract.metric_names import DURATION_BUCKETS_S
 from serving_agent.contract.signature import Signature, TensorSpec
+from tests.fakes import registry
 
 DIGITS = Signature((TensorSpec("image", "FP32", (-1, 1, 8, 8)),), (TensorSpec("logits", "FP32", (-1, 10)),))
 TEXT = Signature(
@@ -37,7 +37,7 @@ def open_home(home: Path, **settings: object) -> Context:
     """An empty, migrated registry in *home*."""
     made = Settings.model_validate({"home": home, **settings})
     prepare_home(made)
-    migrate.upgrade(made.database)
+    registry.lay_out(made)
     return open_context(made)
 
 
@@ -220,7 +220,9 @@ def _upload(model: str, state: str, at: float) -> Upload:
     return Upload(
         model_name=model,
         state=state,
-        files=[{"path": path, "size_bytes": 4096, "received_bytes": 4096, "sha256": "0" * 64}],
+        files=[
+            UploadedFile(position=0, path=path, size_bytes=4096, received_bytes=4096, sha256="0" * 64),
+        ],
         details={},
         labels=[],
         found={} if rejected else asked,

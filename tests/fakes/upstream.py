@@ -1,6 +1,8 @@
 """Small real servers to put behind the gateway: HTTP and gRPC on Unix sockets, in processes of their own.
 
-As a program: `python -m tests.fakes.upstream FOLDER AGENT VERSION DELAY_S` serves FOLDER/AGENT.{rest,grpc}.
+As a program: `python -m tests.fakes.upstream FOLDER AGENT VERSION DELAY_S BEHAVIOUR` serves
+FOLDER/AGENT.{rest,grpc}. BEHAVIOUR of every answer but to health checks: `answer`, `503`, or `reset` (the
+connection is closed instead). Every request for `/seen…` leaves a line of JSON in FOLDER/AGENT.seen.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import grpc
 import uvicorn
@@ -23,6 +25,7 @@ from serving_agent.contract import proto
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+Behaviour = Literal["answer", "503", "reset"]
 
 
 @dataclass
@@ -42,11 +45,13 @@ def replica_at(folder: Path, agent: str) -> Replica:
     return Replica(agent, f"unix:{folder / agent}.rest", f"unix:{folder / agent}.grpc")
 
 
-def start(folder: Path, agent: str, version: str, delay_s: float = 0.0) -> Upstream:
+def start(
+    folder: Path, agent: str, version: str, delay_s: float = 0.0, behaviour: Behaviour = "answer"
+) -> Upstream:
     """Start a server and return once both its sockets are bound."""
+    arguments = (str(folder), agent, version, str(delay_s), behaviour)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.fakes.upstream", str(folder), agent, version, str(delay_s)],
-        stdout=subprocess.PIPE,
+        [sys.executable, "-m", "tests.fakes.upstream", *arguments], stdout=subprocess.PIPE
     )
     assert process.stdout is not None
     with process.stdout as lines:
@@ -54,13 +59,21 @@ def start(folder: Path, agent: str, version: str, delay_s: float = 0.0) -> Upstr
     return Upstream(replica_at(folder, agent), version, process)
 
 
+def seen(folder: Path, agent: str) -> list[dict[str, str]]:
+    """Headers of all requests for `/seen…` that reached *agent*, in order of arrival."""
+    path = folder / f"{agent}.seen"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 class Application:
     """ASGI: answers every path with what it received; `/events` streams; `/fail` answers 500."""
 
-    def __init__(self, agent: str, version: str, delay_s: float) -> None:
+    def __init__(self, folder: Path, agent: str, version: str, delay_s: float, behaviour: Behaviour) -> None:
+        self.folder = folder
         self.agent = agent
         self.version = version
         self.delay_s = delay_s
+        self.behaviour = behaviour
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,12 +84,30 @@ class Application:
             return
         if scope["path"] != "/ready":
             await asyncio.sleep(self.delay_s)
-        status = 500 if scope["path"] == "/fail" else 200
+            self._note(scope)
+        if self.behaviour == "reset" and scope["path"] != "/ready":
+            await _cut(receive, send)
+            return
         await self._answer(
             send,
-            status,
-            {"path": scope["path"], "query": scope["query_string"].decode(), "length": len(body)},
+            self._status(scope["path"]),
+            {
+                "path": scope["path"],
+                "query": scope["query_string"].decode(),
+                "length": len(body),
+                "headers": _headers(scope),
+            },
         )
+
+    def _status(self, path: str) -> int:
+        if self.behaviour == "503" and path != "/ready":
+            return 503
+        return 500 if path == "/fail" else 200
+
+    def _note(self, scope: Scope) -> None:
+        if scope["path"].startswith("/seen"):
+            with (self.folder / f"{self.agent}.seen").open("a") as file:
+                file.write(json.dumps({"path": scope["path"], **_headers(scope)}) + "\n")
 
     async def _answer(self, send: Send, status: int, seen: dict[str, Any]) -> None:
         headers = [(b"content-type", b"application/json"), (b"x-signalbox-version", self.version.encode())]
@@ -91,6 +122,17 @@ class Application:
             await send({"type": "http.response.body", "body": b"data: %d\n\n" % number, "more_body": True})
             await asyncio.sleep(0.3)
         await send({"type": "http.response.body", "body": b""})
+
+
+async def _cut(receive: Receive, send: Send) -> None:
+    cycle: Any = getattr(send, "__self__")  # noqa: B009  ASGI itself cannot close a connection
+    cycle.transport.abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in scope["headers"]}
 
 
 async def _read(receive: Receive) -> bytes:
@@ -130,13 +172,13 @@ class Service(grpc.GenericRpcHandler):
         return b"\x08\x01"
 
 
-async def serve(folder: Path, agent: str, version: str, delay_s: float) -> None:
+async def serve(folder: Path, agent: str, version: str, delay_s: float, behaviour: Behaviour) -> None:
     grpc_server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)])
     grpc_server.add_generic_rpc_handlers((Service(version),))
     grpc_server.add_insecure_port(f"unix:{folder / agent}.grpc")
     await grpc_server.start()
     config = uvicorn.Config(
-        Application(agent, version, delay_s),
+        Application(folder, agent, version, delay_s, behaviour),
         uds=f"{folder / agent}.rest",
         log_level="error",
         lifespan="off",
@@ -153,4 +195,5 @@ class _Announcing(uvicorn.Server):
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])))
+    _, *words, chosen = sys.argv
+    asyncio.run(serve(Path(words[0]), words[1], words[2], float(words[3]), cast(Behaviour, chosen)))

@@ -15,11 +15,16 @@ from control_plane.controller.snapshot import (
     AgentSeen,
     EndpointSeen,
     ExitSeen,
+    GatesOutcome,
+    GatesSeen,
     Limits,
     ProcessSeen,
+    RolloutSeen,
     Snapshot,
 )
+from control_plane.domain import rollout as transitions
 from control_plane.domain.endpoint import LIVE_PHASES, AgentPhase, EndpointGoal, ServingSpec
+from control_plane.domain.rollout import Command, Plan, Rollout, RolloutState
 from control_plane.gateway.traffic_plan import TrafficPlan
 from serving_agent.contract.status import AgentStatus, CheckStatus, OptionsEffect, Phase
 from tests.fakes.gateway import FakeGateway
@@ -29,6 +34,10 @@ HEALTHY = CheckStatus(state="healthy")
 
 class UnsafeError(AssertionError):
     """A plan would have lost requests."""
+
+
+class StaleError(Exception):
+    """A transition was refused because the rollout has moved on: the tick stops there."""
 
 
 def spec(version: str = "digits@1", *, restart: int = 0, threads: int = 1) -> ServingSpec:
@@ -52,6 +61,7 @@ class Process:
     in_flight: int = 0
     check: CheckStatus = HEALTHY
     effect: OptionsEffect | None = None
+    busy_s: float = 0.0
 
     @property
     def fails_tests(self) -> bool:
@@ -74,6 +84,10 @@ class World:
     """Versions whose agents crash while loading."""
     forced: set[str] = field(default_factory=set)
     """Agents that were ended by force."""
+    rollouts: dict[str, RolloutSeen] = field(default_factory=dict)
+    """Each endpoint's newest rollout."""
+    moves: list[act.MoveRollout] = field(default_factory=list)
+    """Transitions the controller has made, in order."""
 
     def __post_init__(self) -> None:
         self._ids = count(1)
@@ -90,6 +104,43 @@ class World:
         present = self.endpoints.get(name)
         serving = present.serving if present else None
         self.endpoints[name] = EndpointSeen(name, name, EndpointGoal(goal), replicas, wanted, serving)
+
+    def begin(self, name: str, candidate: ServingSpec, plan: Plan, rollout_id: str = "r1") -> Rollout:
+        """Start a rollout, as a service would."""
+        stable = self.endpoints[name].spec
+        rollout = Rollout(
+            id=rollout_id,
+            endpoint=name,
+            stable=stable.version_ref,
+            candidate=candidate.version_ref,
+            plan=plan,
+            state=RolloutState.STARTING,
+            step_index=0,
+            weight=0.0,
+            mirror=0.0,
+            entered_at=self.now,
+            created_at=self.now,
+            created_by="ana",
+        )
+        self.rollouts[name] = RolloutSeen(rollout=rollout, stable_spec=stable, candidate_spec=candidate)
+        return rollout
+
+    def command(self, name: str, command: Command, reason: str | None = None) -> Rollout:
+        """Give a person's command. Raises ConflictError when it means nothing now."""
+        before = self.rollouts[name].rollout
+        after = transitions.apply(before, command, now=self.now, reason=reason)
+        self._store(name, before, after)
+        return after
+
+    def learn(self, name: str, *, baked_s: float = 0.0, requests: int = 0, **known: object) -> None:
+        """Let what is known beside a rollout change: verdict, gates, frozen; or its observed figures."""
+        seen = self.rollouts[name]
+        rollout = replace(
+            seen.rollout,
+            baked_s=seen.rollout.baked_s + baked_s,
+            step_requests=seen.rollout.step_requests + requests,
+        )
+        self.rollouts[name] = replace(seen, rollout=rollout, **known)  # type: ignore[arg-type]
 
     # -- looking -----------------------------------------------------------------------------------------
 
@@ -118,7 +169,10 @@ class World:
         )
         return Snapshot(
             now=self.now,
-            endpoints=tuple(self.endpoints.values()),
+            endpoints=tuple(
+                replace(endpoint, rollout=self.rollouts.get(endpoint.name))
+                for endpoint in self.endpoints.values()
+            ),
             agents=seen,
             strays=tuple(sorted(set(self.processes) - set(self.rows))),
             gateway=gateway,
@@ -144,6 +198,7 @@ class World:
             in_flight=process.in_flight,
             check=process.check,
             effect=process.effect,
+            busy_s=process.busy_s,
         )
         seen = ProcessSeen(process.pid, process.started_at)
         return replace(row, process=seen, status=None if process.silent else status)
@@ -174,6 +229,10 @@ class World:
             case act.SetServing():
                 endpoint = self.endpoints[action.endpoint]
                 self.endpoints[action.endpoint] = replace(endpoint, serving=action.version)
+            case act.MoveRollout():
+                self._move(action)
+            case act.QueueGates():
+                self._queue_gates(action)
             case act.CreateAgent():
                 self._create(action)
             case act.StartAgent():
@@ -188,6 +247,28 @@ class World:
                 self._publish_routes(action.plans)
             case act.RemoveEndpoint():
                 self._remove(action.endpoint)
+
+    def _move(self, action: act.MoveRollout) -> None:
+        name = action.before.endpoint
+        if self.rollouts[name].rollout.revision != action.before.revision:
+            raise StaleError(name)
+        self.moves.append(action)
+        self._store(name, self.rollouts[name].rollout, action.after)
+
+    def _store(self, name: str, before: Rollout, after: Rollout) -> None:
+        """Write a rollout's next value, and make the version stable that wins by it."""
+        seen = self.rollouts[name]
+        self.rollouts[name] = replace(seen, rollout=after)
+        endpoint = self.endpoints[name]
+        if after.state is RolloutState.COMPLETED and after.promotes:
+            self.endpoints[name] = replace(endpoint, spec=seen.candidate_spec)
+        elif before.state is RolloutState.COMPLETED and after.state is RolloutState.ROLLING_BACK:
+            self.endpoints[name] = replace(endpoint, spec=seen.stable_spec)
+
+    def _queue_gates(self, action: act.QueueGates) -> None:
+        for name, seen in self.rollouts.items():
+            if seen.rollout.id == action.rollout_id and seen.gates.outcome is GatesOutcome.NOT_STARTED:
+                self.rollouts[name] = replace(seen, gates=GatesSeen(GatesOutcome.RUNNING))
 
     def _change(self, agent_id: str, **changes: object) -> None:
         row = self.rows[agent_id]
@@ -245,6 +326,8 @@ class World:
             for r in self.rows.values()
             if r.spec == row.spec and r.endpoint_id == row.endpoint_id and r.id != agent_id
         ]
+        if self.endpoints[row.endpoint_id].spec != row.spec:
+            return  # a candidate's agent: stable serves beside it
         left = [a for a in others if self.rows[a].phase in LIVE_PHASES and a in self.processes]
         members = self.gateway.backends.get((row.endpoint_id, row.version), frozenset())
         sound = [a for a in left if a in members and not self.processes[a].fails_tests]
@@ -278,8 +361,29 @@ class World:
                         f"{endpoint}: the last ready agent of {version} left while requests follow it"
                     )
 
+    def _refuse_unearned_weight(self, plan: TrafficPlan) -> None:
+        """A candidate gets its decided share and no more, unless stable has nobody who could answer."""
+        seen = self.rollouts.get(plan.endpoint)
+        if seen is None or self.endpoints[plan.endpoint].spec == seen.candidate_spec:
+            return
+        shares = {backend.version: backend.weight for backend in plan.backends}
+        share = shares.get(seen.rollout.candidate, 0.0)
+        if share <= seen.rollout.weight + 1e-9:
+            return
+        stable = self.gateway.observe().backends.get((plan.endpoint, seen.rollout.stable))
+        able = stable is not None and stable.healthy > 0 and any(map(self._servable, stable.agents))
+        stood = {RolloutState.SHIFTING, RolloutState.BAKING, RolloutState.AWAITING_APPROVAL,
+                 RolloutState.FINAL, RolloutState.ROLLING_BACK}  # fmt: skip
+        if able or seen.rollout.state not in stood:
+            raise UnsafeError(f"{seen.rollout.candidate} got {share:.0%}, decided {seen.rollout.weight:.0%}")
+
+    def _servable(self, agent_id: str) -> bool:
+        process = self.processes.get(agent_id)
+        return process is not None and process.phase == "ready" and not process.silent
+
     def _publish_routes(self, plans: tuple[TrafficPlan, ...]) -> None:
         for plan in plans:
+            self._refuse_unearned_weight(plan)
             for backend in plan.backends:
                 if backend.weight > 0 and backend.version not in self.gateway.weights.get(plan.endpoint, {}):
                     self._check_new_target(plan.endpoint, backend.version)

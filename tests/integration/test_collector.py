@@ -8,7 +8,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -16,9 +17,13 @@ import pytest
 
 from control_plane.config import Settings
 from control_plane.errors import UnavailableError
+from control_plane.gateway.envoy_files import gateway_files
+from control_plane.gateway.traffic_plan import Comparison, Sticky
 from control_plane.telemetry import series
 from control_plane.telemetry.collector import Collector, MeasuredAgent
 from control_plane.telemetry.local_store import LocalStore
+from control_plane.telemetry.ticks import read_ticks
+from control_plane.telemetry.unit_log import UnitLog
 from tests.fakes import upstream
 from tests.fakes.envoy import plan, running_envoy
 from tests.fakes.waiting import wait_until
@@ -70,11 +75,14 @@ def agent(agent_id: str, address: str, version: str = "digits@1") -> MeasuredAge
 
 
 @contextmanager
-def collector(home: Path, agents: list[MeasuredAgent], envoy: object = None) -> Iterator[Collector]:
+def collector(
+    home: Path, agents: list[MeasuredAgent], envoy: object = None, units: UnitLog | None = None
+) -> Iterator[Collector]:
     def down() -> str:
         raise UnavailableError("the gateway does not answer")
 
-    made = Collector(Settings(home=home), LocalStore(home / "m.db"), envoy or down, lambda: agents)  # type: ignore[arg-type]  callable or nothing
+    settings, unit_log = Settings(home=home), units or UnitLog(home / "units.log", lambda: None)
+    made = Collector(settings, LocalStore(home / "m.db"), envoy or down, lambda: agents, unit_log)  # type: ignore[arg-type]  callable or nothing
     try:
         yield made
     finally:
@@ -168,6 +176,111 @@ def test_requests_through_envoy_become_rates_and_quantiles(
     assert errors.values[1] == 0.05
     assert median.values[1] is not None
     assert 0 < median.values[1] < 1
+
+
+def test_evidence_of_a_rollout_becomes_ticks(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Stable hides a broken candidate by retries; testers and other endpoints are no evidence."""
+    with running_envoy(tmp_path_factory.mktemp("home")) as envoy, ExitStack() as ending:
+        stable = upstream.start(tmp_path, "a", "digits@1")
+        broken = upstream.start(tmp_path, "b", "digits@2", behaviour="503")
+        for serving in (stable, broken):
+            ending.callback(serving.kill)
+        split = plan("digits", v1=(0.5, [stable.replica]), v2=(0.5, [broken.replica]))
+        compared = Comparison(rollout="r1", stable="digits@1", candidate="digits@2", tester_header=True)
+        envoy.apply(replace(split, comparison=compared), plan("other", v1=(1.0, [stable.replica])))
+        agents = [agent("a", "unix:/nowhere"), agent("b", "unix:/nowhere", "digits@2")]
+        with collector(tmp_path, agents, envoy.gateway.metrics) as measuring:
+            measuring.collect(NOW + 2)
+            with httpx.Client(base_url=envoy.url) as client:
+                answers = [client.get("/e/digits/predict").status_code for _ in range(60)]
+                client.get("/e/digits/fail")
+                client.get("/e/digits/x", headers={"x-signalbox-version": "candidate"})
+                client.get("/preview/digits/x")
+                client.get("/e/other/x")
+            wait_until(lambda: timed(envoy.gateway.metrics()) == 61, timeout_s=5, what=envoy.gateway.metrics)
+            measuring.collect(NOW + 4)
+            envoy.kill()
+            measuring.collect(NOW + 6)
+            envoy.start()
+            measuring.collect(NOW + 12)
+            measuring.collect(NOW + 16)
+    found = read_ticks(
+        LocalStore(tmp_path / "m.db"),
+        "digits",
+        "digits@1",
+        "digits@2",
+        int(NOW * 1000),
+        5000,
+        int(NOW * 1000),
+    )
+
+    assert answers == [200] * 60
+    first, second = found
+    assert (first.end_ms, first.span_s) == ((NOW + 5) * 1000, 2.0)
+    assert (first.stable.requests, first.stable.errors) == (61, 1)
+    assert (first.stable.tries, first.stable.failed_tries) == (61, 1)
+    assert (first.candidate.requests, first.candidate.errors) == (0, 0), "what clients got hides it"
+    assert first.candidate.tries == first.candidate.failed_tries > 10
+    assert sum(first.stable.latency) == sum(first.stable.first_byte) == 61
+    assert (second.end_ms, second.span_s) == ((NOW + 15) * 1000, 8.0)
+    assert (second.stable.requests, second.candidate.tries) == (0, 0)
+
+
+def test_sessions_count_once_a_step_whatever_happens_to_the_collector(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A burst of one client's errors is one error; who reads the log anew counts nobody again."""
+    with running_envoy(tmp_path_factory.mktemp("home")) as envoy, ExitStack() as ending:
+        stable = upstream.start(tmp_path, "a", "digits@1")
+        candidate = upstream.start(tmp_path, "b", "digits@2")
+        for serving in (stable, candidate):
+            ending.callback(serving.kill)
+        agents = [agent("a", "unix:/nowhere"), agent("b", "unix:/nowhere", "digits@2")]
+        split = plan("digits", v1=(0.0, [stable.replica]), v2=(1.0, [candidate.replica]))
+        split = replace(split, sticky=Sticky("header", "sid"))
+        compared = Comparison(rollout="r1", stable="digits@1", candidate="digits@2")
+        client = ending.enter_context(httpx.Client(base_url=envoy.url))
+
+        def ask(path: str, *sessions: str) -> None:
+            for session in sessions:
+                client.get(f"/e/digits/{path}", headers={"sid": session} if session else {})
+            last, log = sessions[-1].encode(), gateway_files(envoy.settings).units
+            wait_until(lambda: last in log.read_bytes(), timeout_s=5, what=log.read_text)
+
+        def measuring() -> Collector:
+            log = UnitLog(gateway_files(envoy.settings).units, envoy.gateway.reopen_logs)
+            return ending.enter_context(collector(tmp_path, agents, envoy.gateway.metrics, log))
+
+        envoy.apply(replace(split, comparison=compared))
+        first = measuring()
+        first.collect(NOW + 1)
+        ask("fail", *["burst"] * 20, "", "", "bo")
+        first.collect(NOW + 3)
+        ask("x", "unseen")
+        second = measuring()
+        second.collect(NOW + 5.5)
+        first.begin_anew()
+        first.collect(NOW + 6)
+        ask("x", "burst", "bo", "unseen", "cleo")
+        second.collect(NOW + 8)
+        envoy.apply(replace(split, comparison=replace(compared, step=1)))
+        ask("x", "burst", "bo", "dan")
+        second.collect(NOW + 11)
+        second.collect(NOW + 16)
+    store, now_ms = LocalStore(tmp_path / "m.db"), int(NOW * 1000)
+    found = read_ticks(store, "digits", "digits@1", "digits@2", now_ms, 5000, now_ms, by_unit=True)
+
+    by_unit = [tick.candidate for tick in found]
+    assert [(arm.requests, arm.errors) for arm in by_unit] == [(2, 2), (1, 0), (3, 0)]
+    assert [(sum(arm.latency), sum(arm.first_byte)) for arm in by_unit] == [(2, 2), (1, 1), (3, 3)]
+    assert by_unit[0].tries == 23
+
+
+def timed(text: str) -> int:
+    lines = [line for line in text.splitlines() if line.startswith("envoy_gwm_compared_us_count")]
+    return sum(int(line.rpartition(" ")[2]) for line in lines)
 
 
 def counted(text: str) -> int:

@@ -11,7 +11,7 @@ from control_plane.domain.views import JobView
 from control_plane.jobs.digits import dataset
 from control_plane.services import jobs, versions
 from control_plane.services.context import Context
-from tests.fakes import checkpoints, registry
+from tests.fakes import checkpoints, example_homes, registry
 
 
 def load(ctx: Context) -> JobView:
@@ -22,9 +22,8 @@ def load(ctx: Context) -> JobView:
 @pytest.fixture(scope="module")
 def ctx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
     """A registry in which the example was loaded, and whose worker runs."""
-    opened = registry.open_home(tmp_path_factory.mktemp("home"))
+    opened = registry.open_home(example_homes.loaded(tmp_path_factory, tmp_path_factory.mktemp("a") / "home"))
     with checkpoints.worker(opened):
-        assert load(opened).state == "succeeded"
         yield opened
     opened.engine.dispose()
 
@@ -69,10 +68,9 @@ def test_again_returns_what_is_there(ctx: Context) -> None:
     assert versions.search(ctx, model="digits").total == 2
 
 
-def test_deleted_version_is_made_again(tmp_path: Path) -> None:
-    opened = registry.open_home(tmp_path / "home")
+def test_deleted_version_is_made_again(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    opened = registry.open_home(example_homes.loaded(tmp_path_factory, tmp_path / "home"))
     with checkpoints.worker(opened):
-        assert load(opened).state == "succeeded"
         versions.delete(opened, "digits@2", actor="ana")
         again = load(opened)
     assert again.result is not None

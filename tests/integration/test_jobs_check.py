@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -19,11 +21,13 @@ from control_plane.domain.views import Reason
 from control_plane.jobs import trial
 from control_plane.jobs.base import Progress
 from control_plane.jobs.kinds import check
-from control_plane.services import jobs, registration, uploads, versions
+from control_plane.registry.artifacts import ArtifactStore
+from control_plane.services import jobs, registration, upload_checks, uploads, versions
 from control_plane.services.context import Context
 from control_plane.services.jobs import ClaimedJob, JobCancelled
 from serving_agent.contract.signature import Signature, TensorSpec
-from tests.fakes import checkpoints, models, registry
+from serving_agent.formats import catalog
+from tests.fakes import checkpoints, models, nemo_rl_runs, registry
 
 ROW = Signature((TensorSpec("x", "FP32", (-1, 3)),), ())
 
@@ -134,6 +138,34 @@ def test_hugging_face_folder_is_registered_without_questions(home: Context, tmp_
     assert [str(spec) for spec in version.signature.inputs] == ["text:BYTES[-1]"]
     assert version.program_accepted_by is None
     assert version.details == {"by": "us"}
+
+
+def test_folder_whose_weights_are_another_networks_is_refused(home: Context, tmp_path: Path) -> None:
+    source = models.save_text_classifier(tmp_path)
+    safetensors.torch.save_file({"x": torch.zeros(2)}, source / "model.safetensors")
+    done = checkpoints.checked(home, checkpoints.send(home, source, model="hollow"))
+    assert done.reason is not None
+    assert (done.state, done.reason.code) == ("rejected", "does-not-load")
+    assert "the weights do not fit the network: the file lacks bert." in done.reason.message
+
+
+def test_language_model_answers_token_ids_with_logits(home: Context, tmp_path: Path) -> None:
+    import transformers
+
+    base = nemo_rl_runs.base_model(tmp_path / "base")
+    transformers.LlamaForCausalLM.from_pretrained(
+        None, config=transformers.AutoConfig.from_pretrained(base.folder), state_dict=base.state
+    ).save_pretrained(base.folder)
+    done = checkpoints.checked(home, checkpoints.send(home, base.folder, model="policy"))
+    assert done.state == "registered", done.reason
+    version = versions.get(home, "policy@1")
+    assert (version.handler, str(version.signature.outputs[0])) == ("tensor", "logits:BF16[-1,-1,61]")
+    stored = ArtifactStore(home.settings.artifacts_dir).folder(version.digest)
+    model = catalog.get("huggingface").load(stored, "cpu", version.signature)
+    tokens = {"input_ids": torch.tensor([[1, 5, 6]]), "attention_mask": torch.ones(1, 3, dtype=torch.int64)}
+    with torch.inference_mode():
+        logits = model(tokens)["logits"]
+    assert (logits.dtype, tuple(logits.shape)) == (torch.bfloat16, (1, 3, 61))
 
 
 def test_refused_upload_says_file_reason_and_what_to_do(home: Context, tmp_path: Path) -> None:
@@ -250,7 +282,7 @@ def test_check_killed_at_any_point_makes_one_version(
 
     with monkeypatch.context() as patch:
         if point == "registered":
-            patch.setattr(uploads, "registered", killed)
+            patch.setattr(upload_checks, "registered", killed)
         with pytest.raises(Killed):
             check.KIND.run(ctx, claimed(sent.id), killing)
     result = check.KIND.run(ctx, claimed(sent.id), lambda stage, done: None)
@@ -320,8 +352,12 @@ def refused(order: trial.Trial, progress: Progress = unheard) -> Refused:
 
 def trials() -> list[psutil.Process]:
     """Processes of ours in which a program is tried."""
-    children = psutil.Process().children(recursive=True)
-    return [process for process in children if "trial_process" in " ".join(process.cmdline())]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # those of other fixtures come and go meanwhile
+            if "trial_process" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def test_endless_program_is_stopped(tmp_path: Path) -> None:
@@ -347,7 +383,8 @@ def test_crashing_program_is_rejected(tmp_path: Path) -> None:
 
     def crash(_stage: str, _done: float) -> None:
         for process in trials():
-            process.send_signal(signal.SIGSEGV)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has died of the first one
+                process.send_signal(signal.SIGSEGV)
 
     found = refused(order(Endless(), tmp_path), crash)
     assert found.code == ReasonCode.CRASHED

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,54 @@ def test_a_file_system_without_hard_links_is_copied_to(
     artifact = store.ingest(source)
     assert store.verify(artifact) == ()
     assert (source / "model.bin").stat().st_nlink == 1
+
+
+def test_a_file_of_somebody_else_is_copied_in_place_of_the_link(
+    store: ArtifactStore, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chmod = Path.chmod
+
+    def only_ours(self: Path, mode: int) -> None:
+        if self.stat().st_nlink > 1:
+            raise PermissionError(1, "Operation not permitted")
+        chmod(self, mode)
+
+    monkeypatch.setattr(Path, "chmod", only_ours)
+    artifact = store.ingest(source)
+    assert store.verify(artifact) == ()
+    stored = store.folder(artifact.digest) / "model.bin"
+    assert (stored.stat().st_nlink, stored.stat().st_mode & 0o777) == (1, 0o444)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "model.bin").write_bytes(b"weighty"),
+        lambda folder: (folder / "model.bin").write_bytes(b"short"),
+        lambda folder: (folder / "model.bin").unlink(),
+        lambda folder: (folder / "planted.py").write_bytes(b""),
+        lambda folder: (folder / "link").symlink_to("/etc/passwd"),
+    ],
+    ids=["other bytes", "shorter", "missing", "added", "link"],
+)
+def test_the_right_files_repair_a_damaged_artefact(
+    store: ArtifactStore, source: Path, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    again = shutil.copytree(source, tmp_path / "again")
+    artifact = store.ingest(source)
+    (store.folder(artifact.digest) / "model.bin").chmod(0o644)
+    damage(store.folder(artifact.digest))
+    assert store.ingest(again) == artifact
+    assert store.verify(artifact) == ()
+    assert list((tmp_path / "artifacts" / "tmp").iterdir()) == []
+
+
+def test_a_sound_artefact_stays_as_it_is(store: ArtifactStore, source: Path, tmp_path: Path) -> None:
+    again = shutil.copytree(source, tmp_path / "again")
+    artifact = store.ingest(source)
+    before = (store.folder(artifact.digest) / "model.bin").stat().st_ino
+    store.ingest(again)
+    assert (store.folder(artifact.digest) / "model.bin").stat().st_ino == before
 
 
 def test_links_and_empty_folders_are_refused(store: ArtifactStore, source: Path, tmp_path: Path) -> None:

@@ -269,8 +269,8 @@ def test_a_deployments_file_is_applied_whole_tried_dry_and_applied_twice(ctx: Co
     register(ctx)
     register(ctx)
     text = (
-        "models:\n  digits:\n    device: cpu\n    aliases: {champion: 2}\n"
-        "deployments:\n  - {endpoint: main, version: digits@champion, replicas: 2}\n"
+        "models:\n  digits:\n    device: cpu\n    aliases: {stable: 2}\n"
+        "deployments:\n  - {endpoint: main, version: digits@stable, replicas: 2}\n"
         "  - {endpoint: spare, version: digits@1, state: stopped}\n"
     )
     planned = declarative.plan_changes(ctx, text)
@@ -282,8 +282,18 @@ def test_a_deployments_file_is_applied_whole_tried_dry_and_applied_twice(ctx: Co
     before = events.search(ctx).total
     assert declarative.apply(ctx, text, actor="ana") == ()
     assert events.search(ctx).total == before
-    moved = declarative.apply(ctx, text.replace("champion: 2", "champion: 1"), actor="bo")
-    assert [change.subject for change in moved] == ["digits@champion", "main"]
+    moved = declarative.apply(ctx, text.replace("stable: 2", "stable: 1"), actor="bo")
+    assert [change.subject for change in moved] == ["digits@stable", "main"]
+
+
+def test_a_deployments_file_cannot_move_a_protected_alias(ctx: Context) -> None:
+    register(ctx)
+    register(ctx)
+    text = "models:\n  digits:\n    aliases: {champion: 1}\n"
+    assert len(declarative.apply(ctx, text, actor="ana")) == 1
+    with pytest.raises(ConflictError, match=r"line 3.*champion is protected"):
+        declarative.plan_changes(ctx, text.replace("champion: 1", "champion: 2"))
+    assert versions.model(ctx, "digits").aliases == {"champion": "digits@1"}
 
 
 class _Gateway(BaseHTTPRequestHandler):

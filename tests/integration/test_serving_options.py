@@ -19,13 +19,21 @@ from control_plane.platforms import local
 from control_plane.registry import migrate, session
 from control_plane.registry.endpoints import health_check, spec_of, wanted_spec
 from control_plane.registry.tables import Agent
-from control_plane.services import declarative, deployments_export, endpoints, events, versions
+from control_plane.services import (
+    declarative,
+    deployments_export,
+    endpoints,
+    events,
+    registration,
+    versions,
+)
 from control_plane.services.context import Context
 from serving_agent.contract import manifest as manifests
 from serving_agent.contract.options import Batching, Cache, ServingOptions
 from serving_agent.contract.status import CheckStatus, OptionsEffect
 from tests.fakes.api_server import serving
 from tests.fakes.control import Control, open_control
+from tests.fakes.models import SCALAR
 from tests.fakes.registry import open_home, register
 from tests.fakes.waiting import wait_until
 
@@ -77,6 +85,22 @@ def test_unusable_options_leave_everything_as_it_is(ctx: Context) -> None:
     with pytest.raises(InvalidInputError, match="does not apply to TorchScript"):
         endpoints.deploy(ctx, "digits", "digits@1", actor="ana", options={"execution": {"compile": True}})
     assert endpoints.get(ctx, "digits").revision == 1
+
+
+def test_options_of_torch_are_refused_where_another_engine_runs_the_model(
+    ctx: Context, tmp_path: Path
+) -> None:
+    (tmp_path / "graph").mkdir()
+    (tmp_path / "graph" / "model.onnx").write_bytes(b"graph")
+    ref = registration.register(
+        ctx, model="graph", files_dir=tmp_path / "graph", format="onnx", handler="tensor",
+        signature=SCALAR, actor="ana",
+    )  # fmt: skip
+    with pytest.raises(InvalidInputError, match="graph@1 is not run by torch"):
+        endpoints.deploy(ctx, "graph", ref, actor="ana", options={"execution": {"autocast": "bf16"}})
+    with pytest.raises(InvalidInputError, match=r"without tokenizer\.json or tokenizer_config"):
+        endpoints.deploy(ctx, "graph", ref, actor="ana", handler="embedding")
+    assert endpoints.deploy(ctx, "graph", ref, actor="ana").handler == "tensor"
 
 
 def test_options_over_rest(ctx: Context) -> None:

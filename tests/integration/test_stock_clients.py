@@ -14,6 +14,7 @@ from benchmarks.conformance import differences, matrix, recorded, targets
 from benchmarks.conformance.checks import Check
 from benchmarks.conformance.matrix import Addresses
 from tests.fakes.agents import RunningAgent
+from tests.fakes.nursery import Nursery
 
 ORACLE = recorded.read()
 MODELS = sorted({check.model for check in matrix.CHECKS})
@@ -23,8 +24,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Unclosed:ResourceWarning")
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunningAgent]]:
-    with targets.agents(tmp_path_factory.mktemp("agents"), MODELS) as agents:
+def running(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Iterator[dict[str, RunningAgent]]:
+    with targets.agents(tmp_path_factory.mktemp("agents"), MODELS, nursery) as agents:
         yield agents
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from tests.fakes import example_homes
 from tests.fakes import stack as stacks
 from tests.fakes.load import Load
 from tests.fakes.stack import Stack
@@ -162,9 +164,9 @@ def _asker(stack: Stack, name: str, image: Any) -> Callable[[], bool]:
 
 
 def test_starting_again_finds_everything_as_it_was(
-    tmp_path: Any, digits: list[dict[str, Any]], stack: Stack
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, digits: list[dict[str, Any]]
 ) -> None:
-    settings = stacks.settings_for(tmp_path / "again")
+    settings = stacks.settings_for(example_homes.loaded(tmp_path_factory, tmp_path / "again"))
     with stacks.running(settings) as first:
         accept = {"kind": "example", "params": {}}
         job = first.api.post("/jobs", json=accept).json()

@@ -119,6 +119,15 @@ def test_deploying_a_version(filled: Context, open_page: OpenPage) -> None:
     assert (made.version_ref, made.replicas, made.handler) == ("digits@2", 2, "image-classification")
 
 
+def test_the_name_typed_just_before_the_click_is_deployed_to(filled: Context, open_page: OpenPage) -> None:
+    before = {view.name for view in endpoints.list_all(filled)}
+    app = open_page("endpoints", deploy="digits@2")
+    app.text_input(key="deploy-name-digits").set_value("typed")
+    app.button(key="deploy-go").click().run()
+    assert {view.name for view in endpoints.list_all(filled)} - before == {"typed"}
+    assert "typed" in app.query_params["name"]
+
+
 def test_deploying_to_an_existing_name_starts_with_its_settings(filled: Context, open_page: OpenPage) -> None:
     endpoints.deploy(filled, "digits", "digits@1", actor="ana", memory_bytes=512 * 1024**2, handler="tensor")
     app = open_page("endpoints", deploy="digits@2")

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.gateway import envoy_config, envoy_files, envoy_routes, envoy_state
+from control_plane.gateway import envoy_actions, envoy_config, envoy_files, envoy_routes, envoy_state
 from control_plane.gateway.envoy import validation_reason
-from control_plane.gateway.traffic_plan import Backend, Replica, TrafficPlan
+from control_plane.gateway.traffic_plan import (
+    Backend,
+    Comparison,
+    Mirror,
+    Replica,
+    Sticky,
+    TrafficPlan,
+    extras,
+)
 
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
 versions = st.builds("{}@{}".format, labels, st.integers(1, 9999))
@@ -20,7 +30,23 @@ shares = st.floats(0.0, 1.0).filter(lambda share: share == 0 or share > 1e-6)
 @st.composite
 def plans(draw: st.DrawFn) -> list[TrafficPlan]:
     endpoints = draw(st.lists(labels, max_size=4, unique=True))
-    return [TrafficPlan(endpoint, draw(backends())) for endpoint in endpoints]
+    return [draw(one_plan(endpoint)) for endpoint in endpoints]
+
+
+@st.composite
+def one_plan(draw: st.DrawFn, endpoint: str) -> TrafficPlan:
+    chosen = draw(backends())
+    if len(chosen) < 2:
+        return TrafficPlan(endpoint, chosen)
+    stable, candidate = chosen[0].version, chosen[1].version
+    compared = Comparison(rollout="r1", stable=stable, candidate=candidate, tester_header=draw(st.booleans()))
+    return TrafficPlan(
+        endpoint,
+        chosen,
+        mirror=draw(st.none() | st.just(Mirror(candidate, 0.5))),
+        sticky=draw(st.none() | st.just(Sticky("header", "user"))),
+        comparison=draw(st.none() | st.just(compared)),
+    )
 
 
 @st.composite
@@ -36,11 +62,11 @@ def replicas_of(agents: list[str]) -> tuple[Replica, ...]:
 
 @given(st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=8))
 def test_integer_weights_add_up_and_lose_nobody(wanted: list[float]) -> None:
-    parts = envoy_routes.integer_weights(wanted)
+    parts = envoy_actions.integer_weights(wanted)
 
-    assert sum(parts) == envoy_routes.WEIGHT_PARTS
+    assert sum(parts) == envoy_actions.WEIGHT_PARTS
     assert min(parts) >= 1
-    exact = [share / sum(wanted) * envoy_routes.WEIGHT_PARTS for share in wanted]
+    exact = [share / sum(wanted) * envoy_actions.WEIGHT_PARTS for share in wanted]
     assert all(abs(part - value) < len(wanted) + 1 for part, value in zip(parts, exact, strict=True))
 
 
@@ -49,7 +75,7 @@ def test_integer_weights_add_up_and_lose_nobody(wanted: list[float]) -> None:
     [([1.0], [10000]), ([0.95, 0.05], [9500, 500]), ([1, 1, 1], [3334, 3333, 3333]), ([1, 1e-9], [9999, 1])],
 )
 def test_integer_weights_of_everyday_shares(wanted: list[float], parts: list[int]) -> None:
-    assert envoy_routes.integer_weights(wanted) == parts
+    assert envoy_actions.integer_weights(wanted) == parts
 
 
 @given(labels, versions, st.sampled_from(["http", "grpc"]))
@@ -67,8 +93,22 @@ def test_other_clusters_are_not_ours(name: str) -> None:
 @given(plans())
 def test_routes_send_only_to_clusters_of_the_same_plans(made: list[TrafficPlan]) -> None:
     known = envoy_state.names(envoy_config.clusters(made))
+    routes = envoy_routes.routes(made)
 
-    assert envoy_state.targets(envoy_routes.routes(made)) <= known
+    told = envoy_state.targets(envoy_state.routing_in(routes))
+    assert set(clusters_named(routes)) <= told <= known
+
+
+def clusters_named(node: Any) -> Iterator[str]:
+    """Every cluster that any part of a route table names."""
+    if isinstance(node, list):
+        for item in node:
+            yield from clusters_named(item)
+    elif isinstance(node, dict):
+        yield from (cluster["name"] for cluster in node.get("weighted_clusters", {}).get("clusters", ()))
+        yield from (copies["cluster"] for copies in node.get("request_mirror_policies", ()))
+        for item in node.values():
+            yield from clusters_named(item)
 
 
 @given(plans())
@@ -88,7 +128,9 @@ def test_order_of_plans_does_not_matter(made: list[TrafficPlan]) -> None:
 def test_the_weights_in_force_are_read_from_the_routes_themselves(made: list[TrafficPlan]) -> None:
     through_json = json.loads(json.dumps(envoy_routes.routes(made)))
 
-    assert envoy_state.weights_in(through_json) == envoy_routes.weights(made)
+    routing = envoy_state.routing_in(through_json)
+    assert routing.weights == envoy_routes.weights(made)
+    assert routing.extras == {plan.endpoint: extras(plan) for plan in made}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from control_plane.domain.job import LAB_KINDS, Lane, lane_of
 from control_plane.errors import InvalidInputError
 from control_plane.jobs import catalog, processes
 
@@ -36,7 +37,7 @@ def test_kind_tells_what_it_does(kind: object) -> None:
 
 
 def test_unknown_kind_lists_the_known_ones() -> None:
-    with pytest.raises(InvalidInputError, match="check, example"):
+    with pytest.raises(InvalidInputError, match=r"known kinds are check, .*example"):
         catalog.get("bake")
 
 
@@ -55,3 +56,11 @@ def test_process_is_named_by_pid_and_creation_time() -> None:
 @pytest.mark.parametrize(("code", "words"), [(3, "exit code 3"), (-9, "out of memory"), (-11, "SIGSEGV")])
 def test_death_is_told_in_words(code: int, words: str) -> None:
     assert words in processes.death_sentence(code)
+
+
+def test_lanes_name_kinds_that_exist() -> None:
+    assert set(LAB_KINDS) < set(catalog.names())
+    assert {kind: lane_of(kind) for kind in catalog.names() if kind in LAB_KINDS} == dict.fromkeys(
+        LAB_KINDS, Lane.LAB
+    )
+    assert lane_of("gates") is lane_of("unheard of") is Lane.MAIN

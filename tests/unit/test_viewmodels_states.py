@@ -156,6 +156,10 @@ def upload_steps(job: JobView | None = None, **changes: Any) -> list[tuple[str, 
 
 def test_uploads_way() -> None:
     assert upload_steps()[0] == ("Received", "now", "40 B of 100 B")
+    by_reference = {"files": (), "size_bytes": 0, "received_bytes": 0, "reference": "s3://models/run-7"}
+    assert upload_steps(**by_reference)[0][2] == "waits to be fetched from s3://models/run-7"
+    fetching = replace(JOB, time_left_s=61.0)
+    assert upload_steps(fetching)[0][2] == "40 B of 100 B, 1 min 1 s left"
     arrived = {"received_bytes": 100, "state": "checking"}
     assert upload_steps(**arrived)[:2] == [("Received", "done", "100 B"), ("Checked", "now", "")]
     program = {**arrived, "format": "torchscript", "program": True}
@@ -230,3 +234,17 @@ def test_jobs_in_words() -> None:
         True,
         True,
     ]
+
+
+@pytest.mark.parametrize("runs_program", [True, False])
+def test_an_endpoint_says_how_far_its_agents_are_isolated(runs_program: bool) -> None:
+    rows = dict(endpoints.setting_rows(replace(ENDPOINT, runs_program=runs_program)))
+    assert ("no sandbox yet" in rows["Isolation"]) == runs_program
+
+
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [(None, "a.pt is a pickle"), ("a.pt", "a.pt is a pickle"), ("b.pt", "b.pt: a.pt is a pickle")],
+)
+def test_a_reason_names_its_file_once(file: str | None, sentence: str) -> None:
+    assert Reason("raw-pickle", "a.pt is a pickle", None, file).sentence == sentence
