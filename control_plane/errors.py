@@ -4,9 +4,13 @@ SignalboxError
 ├── InvalidInputError      invalid_input     400  a value is malformed or out of range
 ├── NotFoundError          not_found         404  no such model, version, endpoint, job, ...
 ├── ConflictError          conflict          409  the thing changed, exists already, or is in another state
-│   └── InUseError         in_use            409  refused because something is served by it
+│   ├── InUseError         in_use            409  refused because something is served by it
+│   └── RejectedError      rejected          409  a variant that the lab rejected, without a waiver
+├── GoneError              gone              410  it was there and has ended: an upload that expired
 ├── TooLargeError          too_large         413  more bytes than a limit allows
 ├── RefusedError           refused           422  an uploaded file is not let in (reason code in details)
+├── LockedError            locked            423  somebody else is writing to it at this moment
+├── ChecksumError          checksum_mismatch 460  what arrived is not what was sent
 ├── UnavailableError       unavailable       503  a part of the system does not answer; try again
 └── NoSpaceError           no_space          507  the disk is full or would fall below its floor
 
@@ -56,6 +60,33 @@ class InUseError(ConflictError):
     """Refused because something is served by it; the message says where."""
 
     code = "in_use"
+
+
+class RejectedError(ConflictError):
+    """An optimised variant that was measured and rejected is not promoted without a reason given for it."""
+
+    code = "rejected"
+
+
+class GoneError(SignalboxError):
+    """The thing existed and has ended; asking again will not bring it back."""
+
+    code = "gone"
+    http_status = 410
+
+
+class LockedError(SignalboxError):
+    """Somebody else is writing to the same thing at this moment."""
+
+    code = "locked"
+    http_status = 423
+
+
+class ChecksumError(SignalboxError):
+    """What arrived does not have the checksum that its sender named (status: the tus protocol's own)."""
+
+    code = "checksum_mismatch"
+    http_status = 460
 
 
 class TooLargeError(SignalboxError):

@@ -31,6 +31,7 @@ from control_plane.config import Settings, prepare_home
 from control_plane.services import system
 from control_plane.services.context import Context, open_context
 from control_plane.ui import current, gate, theme
+from control_plane.ui.components import tus_client
 from serving_agent.contract import proto
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,8 @@ def _routes(ctx: Context) -> list[BaseRoute]:
         Route("/health", partial(_health, ctx)),
         Route("/ready", partial(_health, ctx)),
         Mount("/api/v1", api.create_api(ctx)),
-        Route("/assets/plotly.min.js", _plotly),
+        Route("/assets/plotly.min.js", partial(_script, PLOTLY_JS, plotly.__version__)),
+        Route("/assets/tus.min.js", partial(_script, tus_client.SCRIPT, tus_client.VERSION)),
         Route("/assets/open_inference.pb", _protocol),
         Mount("/assets", _Assets(directory=UI_DIR / "assets")),
     ]
@@ -119,10 +121,10 @@ async def _health(ctx: Context, _request: Request) -> Response:
     return JSONResponse(body, 200 if body["status"] == "ok" else 503, headers={"Cache-Control": "no-store"})
 
 
-async def _plotly(request: Request) -> Response:
-    """Plotly's script; cached for ever when asked for by version (`?v=`)."""
-    cache = CACHE_FOREVER if request.query_params.get("v") == plotly.__version__ else CACHE_A_DAY
-    return FileResponse(PLOTLY_JS, media_type="text/javascript", headers={"Cache-Control": cache})
+async def _script(file: Path, version: str, request: Request) -> Response:
+    """A vendored script; cached for ever when asked for by version (`?v=`)."""
+    cache = CACHE_FOREVER if request.query_params.get("v") == version else CACHE_A_DAY
+    return FileResponse(file, media_type="text/javascript", headers={"Cache-Control": cache})
 
 
 async def _protocol(_request: Request) -> Response:

@@ -28,7 +28,13 @@ IMAGES = Path(__file__).parent / "images"
 MOST_BYTES = 300_000
 TRAFFIC_S = 150
 """How long traffic flows before the live page is worth a picture, in seconds."""
+ROLLOUT_S = 60
+"""How long of that a rollout runs, in seconds."""
 TIMEOUT_S = 120
+SEARCH = "3m"
+"""How long autotune may search for the pictures of the optimisation lab."""
+SEARCH_S = 420
+"""How long it may take with its last trial and the queue."""
 ENDPOINT = "digits"
 
 
@@ -42,8 +48,13 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox"])
         picture(browser, settings, "first_steps", "/", "light")
         prepare(settings)
+        optimization(browser, settings)
         with traffic(settings):
-            time.sleep(TRAFFIC_S)
+            time.sleep(TRAFFIC_S - ROLLOUT_S)
+            draft = f"/rollouts?new={ENDPOINT}&candidate=digits@2"
+            picture(browser, settings, "rollout_draft", draft, "light", predicted)
+            _signalbox(settings, "rollout", "start", ENDPOINT, "digits@2", "--steps", "0.25,0.5,1.0")
+            time.sleep(ROLLOUT_S)
             pictures(browser, settings)
         browser.close()
 
@@ -51,16 +62,44 @@ def main() -> None:
 def pictures(browser: Browser, settings: Settings) -> None:
     """Every page worth showing."""
     for scheme in ("light", "dark"):
+        picture(browser, settings, f"rollout_{scheme}", f"/rollouts?id={ENDPOINT}", scheme, charts)
         picture(browser, settings, f"live_{scheme}", "/live?range=5+min", scheme, charts)
+    picture(browser, settings, "rollouts", "/rollouts", "light")
     picture(browser, settings, "overview", "/", "light")
     picture(browser, settings, "endpoint", f"/endpoints?name={ENDPOINT}", "light")
     picture(browser, settings, "playground", f"/endpoints?name={ENDPOINT}&tab=Playground", "light", predict)
     picture(browser, settings, "version", "/versions?id=digits@2", "light")
 
 
+def optimization(browser: Browser, settings: Settings) -> None:
+    """The lab's form, and a search that has ended; before there is traffic, which would disturb it."""
+    picture(
+        browser,
+        settings,
+        "optimization_form",
+        "/optimization?version=digits@1&method=onnx-static-int8",
+        "light",
+    )
+    _signalbox(settings, "autotune", "digits@1", "--budget", SEARCH, timeout_s=SEARCH_S)
+    found = httpx.get(f"{settings.web_url}/api/v1/jobs", params={"kind": "autotune"}).json()
+    job = _items(found)[0]["id"]
+    for scheme in ("light", "dark"):
+        picture(browser, settings, f"optimization_{scheme}", f"/optimization?job={job}", scheme, points)
+
+
+def points(page: Page) -> None:
+    """Wait until the chart has a point."""
+    page.locator(".sbo-chart path.point").first.wait_for()
+
+
 def charts(page: Page) -> None:
     """Wait until a chart has a line."""
     page.locator(".scatterlayer path.js-line").first.wait_for()
+
+
+def predicted(page: Page) -> None:
+    """Wait until a draft's prediction is there."""
+    page.locator(".st-key-draft-predicted .sb-table").first.wait_for()
 
 
 def predict(page: Page) -> None:
@@ -156,10 +195,10 @@ def _wait_for(settings: Settings) -> None:
     raise SystemExit("Signalbox did not start")
 
 
-def _signalbox(settings: Settings, *arguments: str) -> None:
+def _signalbox(settings: Settings, *arguments: str, timeout_s: float = TIMEOUT_S) -> None:
     command = [sys.executable, "-m", "control_plane", *arguments]
     environment = settings.child_environment()
-    subprocess.run(command, env=environment, check=True, timeout=TIMEOUT_S)  # noqa: S603  our own program
+    subprocess.run(command, env=environment, check=True, timeout=timeout_s)  # noqa: S603  our own program
 
 
 def _settings(home: Path) -> Settings:

@@ -1,4 +1,4 @@
-"""Jobs: list with progress; one job (`?id=`) with its log, cancel and retry."""
+"""Jobs: list with progress (`?state=`, `?kind=`); one job (`?id=`) with its log, cancel and retry."""
 
 import time
 
@@ -6,7 +6,7 @@ import streamlit as st
 
 from control_plane.domain.job import JobState
 from control_plane.domain.views import JobView
-from control_plane.services import jobs
+from control_plane.services import catalogs, jobs
 from control_plane.ui import current
 from control_plane.ui.viewmodels import jobs as views
 from control_plane.ui.viewmodels import quantities
@@ -14,29 +14,38 @@ from pages._ui import actions, links, markup, paging, shell
 from pages._ui.guard import refreshing
 
 PAGE_SIZE = 20
+MOST_VERSIONS = 4
 ANY = "Any"
 
 
 @refreshing(1.0)
 def listing() -> None:
     page = paging.current_page()
-    state = st.session_state.get("state")
-    found = jobs.search(
-        current.context(), state=None if state in {None, ANY} else state, page=page, page_size=PAGE_SIZE
-    )
+    state, kind = chosen("state"), chosen("kind")
+    found = jobs.search(current.context(), state=state, kind=kind, page=page, page_size=PAGE_SIZE)
     if not found.items:
-        shell.empty("No job here", "Checks of uploads and the example run as jobs.")
+        shell.empty(
+            "No job here",
+            "Choose Any to see the others."
+            if state or kind
+            else "Checks of uploads, the example and optimisations run as jobs.",
+        )
         return
     for job in found.items:
         row(job)
     paging.draw(found, quantities.count(found.total, "job"))
 
 
+def chosen(filter_key: str) -> str | None:
+    value = st.session_state.get(filter_key)
+    return None if value in {None, ANY} else str(value)
+
+
 def row(job: JobView) -> None:
     with st.container(border=True, key=f"job-{job.id}"):
         words, action = links.row()
         note = f"{quantities.ago(job.created_at, time.time())} · by {job.created_by}"
-        words.html(markup.card_title(f"{job.kind} {job.subject}", job.state, note=note))
+        words.html(markup.card_title(views.title(job), job.state, note=note))
         if not views.is_final(job):
             words.progress(min(1.0, max(0.0, job.progress)), text=views.progress_words(job))
         elif job.reason:
@@ -51,7 +60,7 @@ def detail(job_id: str) -> None:
     job = jobs.get(ctx, job_id)
     st.html(
         markup.headline(
-            f"{job.kind} {job.subject}",
+            views.title(job),
             job.state,
             f"attempt {max(1, job.attempt)}",
             views.progress_words(job),
@@ -65,13 +74,22 @@ def detail(job_id: str) -> None:
         st.button("Cancel", key="job-cancel", disabled=views.is_final(job), on_click=cancel, args=(job.id,))
         able = job.state in {JobState.FAILED, JobState.CANCELLED}
         st.button("Retry", key="job-retry", disabled=not able, on_click=retry, args=(job.id,))
+        outcome(job)
     actions.show_notices()
-    if job.result:
+    if job.result and job.kind not in views.LAB_KINDS:
         st.html(
             markup.card_title("Result")
             + markup.facts([(key, str(value)) for key, value in job.result.items()])
         )
     st.html(markup.card_title("Log", note="last 200 lines") + markup.log(jobs.log(ctx, job_id, lines=200)))
+
+
+def outcome(job: JobView) -> None:
+    """Links to what came of the job."""
+    if job.kind in views.LAB_KINDS:
+        links.page("optimization", "Open the report", key="job-report", icon=":material/speed:", job=job.id)
+    for ref in views.registered_versions(job)[:MOST_VERSIONS]:
+        links.page("versions", f"Open {ref}", key=f"job-{ref}", icon=":material/inventory_2:", id=ref)
 
 
 def cancel(job_id: str) -> None:
@@ -90,19 +108,36 @@ def main() -> None:
         links.page("jobs", "All jobs", key="back", icon=":material/arrow_back:")
         detail(job_id)
         return
-    shell.title("Jobs", "Long work, each in a process of its own: checks, training the example.")
-    st.segmented_control(
-        "State",
-        [ANY, *JobState],
-        default=ANY,
-        key="state",
-        bind="query-params",
-        required=True,
-        label_visibility="collapsed",
-        format_func=lambda state: str(state).capitalize(),
-        on_change=paging.first_page,
+    shell.title(
+        "Jobs", "Long work, each in a process of its own: checks, training the example, optimisations."
     )
+    filters()
     listing()
+
+
+def filters() -> None:
+    with st.container(horizontal=True, vertical_alignment="center", key="job-filters"):
+        st.segmented_control(
+            "State",
+            [ANY, *JobState],
+            default=ANY,
+            key="state",
+            bind="query-params",
+            required=True,
+            label_visibility="collapsed",
+            format_func=lambda state: str(state).capitalize(),
+            on_change=paging.first_page,
+        )
+        st.selectbox(
+            "Kind",
+            [ANY, *catalogs.all_job_kinds()],
+            key="kind",
+            bind="query-params",
+            label_visibility="collapsed",
+            width=220,
+            format_func=lambda kind: "Any kind" if kind == ANY else views.kind_words(kind),
+            on_change=paging.first_page,
+        )
 
 
 main()

@@ -4,12 +4,13 @@ import time
 
 import streamlit as st
 
-from control_plane.domain.views import Status
-from control_plane.services import endpoints, events
+from control_plane.domain.views import Attention, Status
+from control_plane.services import endpoints, events, rollouts
 from control_plane.services.context import Context
 from control_plane.ui import current
 from control_plane.ui.viewmodels import overview, quantities
-from pages._ui import endpoint_cards, example_job, links, markup, shell
+from control_plane.ui.viewmodels import rollouts as rollout_views
+from pages._ui import endpoint_cards, example_job, links, markup, rollout_list, shell
 from pages._ui.guard import refreshing
 
 SPARK_RANGE_S = 300
@@ -31,9 +32,16 @@ def figures() -> None:
     st.html(markup.figures(overview.key_figures(shell.status(ctx), shell.bundle(ctx, SPARK_RANGE_S))))
 
 
+def rollout_attention(ctx: Context) -> tuple[Attention, ...]:
+    active = rollouts.list_all(ctx, states=rollout_views.ACTIVE_STATES).items
+    gone_wrong = rollouts.list_all(ctx, states=rollout_views.BAD_ENDS, page_size=8).items
+    return rollout_views.attention(active, gone_wrong, time.time())
+
+
 @refreshing(2.0)
 def attention() -> None:
-    items = shell.status(current.context()).attention
+    ctx = current.context()
+    items = (*shell.status(ctx).attention, *rollout_attention(ctx))
     if not items:
         return
     st.subheader("Needs attention", anchor=False)
@@ -44,6 +52,14 @@ def attention() -> None:
             words.html(markup.attention(item.kind, overview.named(item), item.message, since))
             with action:
                 links.to(item.link, "Open", key=f"attention-{i}")
+
+
+@refreshing(2.0)
+def rollouts_in_progress() -> None:
+    found = rollouts.list_all(current.context(), states=rollout_views.ACTIVE_STATES, page_size=3)
+    if found.items:
+        st.subheader("Rollouts in progress", anchor=False)
+        rollout_list.rows(found.items)
 
 
 @refreshing(2.0)
@@ -71,6 +87,7 @@ def main() -> None:
         first_steps(ctx, status)
     left, right = shell.split([1.9, 1])
     with left:
+        rollouts_in_progress()
         st.subheader("Endpoints", anchor=False)
         endpoint_list()
     with right:

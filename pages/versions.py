@@ -1,4 +1,5 @@
-"""Versions: search and filters in the address, server-side pages of 50; detail with `?id=model@N`."""
+"""Versions: search and filters in the address, server-side pages of 50; detail with `?id=model@N`, two
+of them side by side with `?compare=model@N,model@M`."""
 
 import streamlit as st
 
@@ -7,7 +8,7 @@ from control_plane.services import versions
 from control_plane.services.context import Context
 from control_plane.ui.viewmodels import quantities
 from control_plane.ui.viewmodels import versions as views
-from pages._ui import links, paging, shell, version_detail
+from pages._ui import links, paging, shell, version_compare, version_detail
 
 PAGE_SIZE = 50
 ANY = "Any"
@@ -69,6 +70,10 @@ def empty(ctx: Context) -> None:
 
 
 def main() -> None:
+    pair = shell.param("compare")
+    if pair:
+        version_compare.draw(pair)
+        return
     ref = shell.param("id")
     if ref:
         version_detail.draw(ref)

@@ -16,6 +16,7 @@ from serving_agent.contract.manifest import Manifest
 from serving_agent.contract.options import Batching
 from tests.fakes.agents import RunningAgent, make_manifest, start_agent
 from tests.fakes.envoy import RunningEnvoy, plan, running_envoy
+from tests.fakes.nursery import Nursery
 
 TRITON: Final = "triton"
 AGENT: Final = "agent"
@@ -44,12 +45,17 @@ def triton_server(folder: Path) -> Iterator[Addresses]:
 
 
 @contextlib.contextmanager
-def agents(folder: Path, names: Iterable[str] = models.SIGNATURES) -> Iterator[dict[str, RunningAgent]]:
-    """Run one of our agents for each of the models *names*; their files go into *folder*."""
+def agents(
+    folder: Path, names: Iterable[str] = models.SIGNATURES, nursery: Nursery | None = None
+) -> Iterator[dict[str, RunningAgent]]:
+    """Run one of our agents for each of the models *names*; their files go into *folder*.
+
+    nursery: where to fork them, None for starts of their own.
+    """
     with contextlib.ExitStack() as running:
         manifests = {name: manifest(name, folder / name) for name in names}
         started = {
-            name: running.enter_context(start_agent(each, folder / name, wait=False))
+            name: running.enter_context(start_agent(each, folder / name, wait=False, nursery=nursery))
             for name, each in manifests.items()
         }
         for agent in started.values():

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from control_plane.api import errors, guard
-from control_plane.api.routes import endpoints, jobs, system, uploads, versions
+from control_plane.api import errors, guard, pouring
+from control_plane.api.routes import (
+    endpoints,
+    freeze_windows,
+    golden_sets,
+    jobs,
+    nemo_rl,
+    optimization,
+    rollouts,
+    system,
+    tus,
+    uploads,
+    versions,
+    webhooks,
+)
 from control_plane.services.context import Context
+
+_MODULES: Final = (
+    versions, uploads, tus, nemo_rl, jobs, optimization, endpoints, rollouts, freeze_windows, webhooks,
+    golden_sets, system,
+)  # fmt: skip
+"""In the order of the reference page."""
 
 
 def create_api(ctx: Context) -> FastAPI:
@@ -25,9 +46,10 @@ def create_api(ctx: Context) -> FastAPI:
         generate_unique_id_function=_operation_id,
     )
     api.state.context = ctx
+    api.state.pouring = pouring.Pouring()
     api.add_middleware(guard.Guard)
     errors.install(api)
-    for module in (versions, uploads, jobs, endpoints, system):
+    for module in _MODULES:
         api.include_router(module.router)
     return api
 

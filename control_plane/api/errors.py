@@ -17,7 +17,9 @@ from control_plane.errors import SignalboxError
 log = logging.getLogger(__name__)
 
 _CODES: Final[Mapping[int, str]] = {
-    400: "invalid_input", 403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "too_large",
+    400: "invalid_input", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
+    412: "precondition_failed",
+    413: "too_large",
     415: "unsupported_media_type",
 }  # fmt: skip
 """Codes of answers that no SignalboxError stands behind."""

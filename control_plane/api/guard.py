@@ -13,8 +13,14 @@ from control_plane.api import errors
 
 JSON_LIMIT_BYTES: Final = 1024 * 1024
 PREDICT_LIMIT_BYTES: Final = 64 * 1024 * 1024
-_FILE_ROUTE: Final = re.compile(r".*/uploads/[^/]+/files/.+")
-_PREDICT_ROUTE: Final = re.compile(r".*/endpoints/[^/]+/predict")
+_FILE_ROUTES: Final = (
+    ("PUT", re.compile(r".*/uploads/[^/]+/files/.+")),
+    ("", re.compile(r".*/tus(/[^/]*)?")),
+    ("POST", re.compile(r".*/optimization/calibration")),
+)
+"""Routes whose bodies are files, with the method they take; "" for every method."""
+_TENSOR_ROUTES: Final = re.compile(r".*/(endpoints/[^/]+/predict|models/[^/]+/golden-sets)")
+"""Routes whose JSON holds tensors."""
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -32,13 +38,13 @@ class Guard:
         headers = Headers(scope=scope)
         if _from_another_site(headers):
             await errors.of_status(403, "Requests from other web sites are refused")(scope, receive, send)
-        elif scope["method"] == "PUT" and _FILE_ROUTE.fullmatch(scope["path"]):
+        elif _takes_files(scope["method"], scope["path"]):
             await self._app(scope, receive, send)
         else:
             await self._serve_json(scope, receive, send, headers)
 
     async def _serve_json(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
-        limit = PREDICT_LIMIT_BYTES if _PREDICT_ROUTE.fullmatch(scope["path"]) else JSON_LIMIT_BYTES
+        limit = PREDICT_LIMIT_BYTES if _TENSOR_ROUTES.fullmatch(scope["path"]) else JSON_LIMIT_BYTES
         body = await _read(receive, headers, limit)
         if body is None:
             refusal = errors.of_status(413, f"The body is larger than {limit} bytes")
@@ -47,6 +53,10 @@ class Guard:
             await errors.of_status(415, "The body must be application/json")(scope, receive, send)
         else:
             await self._app(scope, _replay(body, receive), send)
+
+
+def _takes_files(method: str, path: str) -> bool:
+    return any(route.fullmatch(path) for each, route in _FILE_ROUTES if each in ("", method))
 
 
 def _from_another_site(headers: Headers) -> bool:

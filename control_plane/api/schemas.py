@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from control_plane.domain import options
 from control_plane.errors import InvalidInputError
@@ -31,10 +31,28 @@ class TagValue(Body):
     value: str = Field("", description="The tag's value; it may be empty.")
 
 
+class VersionPair(Body):
+    """POST of a comparison."""
+
+    a: str = Field(description="`model@N` or `model@alias`.")
+    b: str = Field(description="`model@N` or `model@alias`.")
+
+
+class RejudgeBody(Body):
+    """POST of another judgement."""
+
+    every: bool = Field(
+        False, description="All versions, also those that the present gate has judged already."
+    )
+
+
 class AliasTarget(Body):
     """PUT of an alias."""
 
     version: int = Field(ge=1, description="Number of the version that the alias points at.")
+    waiver: str | None = Field(
+        None, description="Why a variant that the optimisation lab rejected is aliased all the same."
+    )
 
 
 class TensorBody(Body):
@@ -56,20 +74,65 @@ class DeclaredFile(Body):
     """One file of an upload."""
 
     path: str = Field(description="Relative path with forward slashes.")
-    size_bytes: int = Field(ge=0)
+    size_bytes: int = Field(ge=0, lt=2**63)
+    modified_ms: int | None = Field(
+        None,
+        ge=-(2**53),
+        le=2**53,
+        description="When your file last changed, in milliseconds since the epoch: to know it again.",
+    )
+
+
+class NetworkBody(Body):
+    """The network that bare weights belong to: a class with its arguments, or a configuration."""
+
+    model_config = ConfigDict(populate_by_name=False)
+
+    builder: str | None = Field(
+        None, alias="class", max_length=500, description="module:Class out of SIGNALBOX_ARCHITECTURES."
+    )
+    arguments: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the class.")
+    config: dict[str, Any] | None = Field(None, description="A Hugging Face config.json.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> NetworkBody:
+        if (self.builder is None) == (self.config is None):
+            raise ValueError("name either a class or a config")
+        return self
 
 
 class UploadBody(Body):
     """POST of an upload."""
 
     model: str
-    files: list[DeclaredFile] = Field(min_length=1, max_length=1000)
+    files: list[DeclaredFile] = Field(default_factory=list, max_length=1000)
+    reference: str | None = Field(
+        None,
+        min_length=1,
+        max_length=2000,
+        description="Path or URL to fetch the files from, in place of files to send.",
+    )
     details: dict[str, Any] = Field(default_factory=dict, description="Metadata kept with the version.")
     signature: SignatureBody | None = None
+    architecture: NetworkBody | None = Field(None, description="The network of bare weights.")
     labels: list[str] = Field(default_factory=list, description="Class names, index by index.")
     handler: str | None = None
     accept_program: bool = Field(
-        False, description="The caller accepts to run the program that a TorchScript or .pt2 file is."
+        False, description="The caller accepts to run the program that a TorchScript, .pt2 or ONNX file is."
+    )
+
+    @model_validator(mode="after")
+    def _files_or_reference(self) -> UploadBody:
+        if bool(self.files) == (self.reference is not None):
+            raise ValueError("name either the files that you will send or a reference to fetch them from")
+        return self
+
+
+class CompleteBody(Body):
+    """POST to complete an upload."""
+
+    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]] = Field(
+        default_factory=dict, max_length=1000, description="What your files hash to, by path; compared."
     )
 
 
@@ -78,6 +141,7 @@ class UploadAnswer(Body):
 
     accept_program: bool | None = None
     signature: SignatureBody | None = None
+    architecture: NetworkBody | None = Field(None, description="The network of bare weights.")
     labels: list[str] | None = None
     handler: str | None = None
 
@@ -164,6 +228,9 @@ class DeployBody(Body):
     handler: str | None = None
     memory_bytes: int | None = Field(None, description="Limit of one agent; 0 for the default.")
     options: OptionsBody | None = Field(None, description="Batching, cache, execution and self-test.")
+    waiver: str | None = Field(
+        None, description="Why a variant that the optimisation lab rejected is deployed all the same."
+    )
     expected_revision: int | None = Field(
         None, description="Revision the caller saw; 0: there was no such endpoint. Else a conflict."
     )
@@ -193,6 +260,13 @@ class ApplyBody(Body):
 
     document: str = Field(description="The YAML text.")
     dry_run: bool = Field(False, description="Only say what would change.")
+
+
+def network_of(body: NetworkBody | None) -> dict[str, Any] | None:
+    """The network as services take it."""
+    if body is None or body.config is not None:
+        return None if body is None else {"config": body.config}
+    return {"class": body.builder, "arguments": body.arguments}
 
 
 def signature_of(body: SignatureBody | None) -> Signature | None:

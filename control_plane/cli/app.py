@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from control_plane.cli import deploy, endpoints, processes, push, system, versions
+from control_plane.cli import (
+    autotune,
+    deploy,
+    endpoints,
+    freeze,
+    gate,
+    golden,
+    imports,
+    optimize,
+    processes,
+    push,
+    rollout,
+    system,
+    versions,
+    webhook,
+)
 from control_plane.cli.command import AsJson, GatewayPort, Home, WebPort
 
 app = typer.Typer(
@@ -29,5 +44,9 @@ def common(
     context.obj = {"home": home, "web_port": web_port, "gateway_port": gateway_port, "json": json}
 
 
-for part in (processes, push, versions, deploy, endpoints, system):
+_PARTS = (
+    processes, gate, push, imports, versions, deploy, endpoints, rollout, freeze, webhook, golden, optimize,
+    autotune, system,
+)  # fmt: skip
+for part in _PARTS:
     part.add_to(app)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -24,9 +24,10 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.web_url
+        self.actor = _actor()
         self._http = httpx.Client(
             base_url=f"{settings.web_url}/api/v1",
-            headers={"x-signalbox-actor": _actor()},
+            headers={"x-signalbox-actor": self.actor},
             timeout=TIMEOUT_S,
             trust_env=False,  # loopback: never through a proxy
         )
@@ -40,19 +41,32 @@ class Client:
         items: list[Json] = self._call("GET", path).json()
         return items
 
-    def post(self, path: str, body: Json | None = None) -> Json:
-        """POST a JSON body."""
-        return self._object("POST", path, json=body if body is not None else {})
+    def get_text(self, path: str, **params: Any) -> str:
+        """GET something that is answered with text."""
+        return self._call("GET", path, params=params).text
+
+    def post(self, path: str, body: Json | None = None, *, timeout_s: float = TIMEOUT_S) -> Json:
+        """POST a JSON body; timeout_s: how long the answer may take."""
+        timeout = httpx.Timeout(TIMEOUT_S, read=timeout_s)
+        return self._object("POST", path, json=body if body is not None else {}, timeout=timeout)
+
+    def send(self, path: str, content: bytes, **params: Any) -> Json:
+        """POST *content* as it is."""
+        timeout = httpx.Timeout(TIMEOUT_S, read=SENDING_TIMEOUT_S)
+        headers = {"content-type": "application/octet-stream"}
+        return self._object("POST", path, params=params, content=content, headers=headers, timeout=timeout)
 
     def put(self, path: str, body: Json) -> Json:
         """PUT a JSON body."""
         return self._object("PUT", path, json=body)
 
-    def put_bytes(self, path: str, content: Iterator[bytes], size_bytes: int) -> Json:
-        """PUT *content* of known size, as it comes."""
-        headers = {"content-type": "application/octet-stream", "content-length": str(size_bytes)}
+    def tus(
+        self, method: str, path: str, headers: Mapping[str, str], content: Iterable[bytes] | None = None
+    ) -> Mapping[str, str]:
+        """One request of the tus protocol; returns the answer's headers. Raises as `post` does."""
         timeout = httpx.Timeout(TIMEOUT_S, read=SENDING_TIMEOUT_S)
-        return self._object("PUT", path, content=content, headers=headers, timeout=timeout)
+        sent = {"tus-resumable": "1.0.0", **headers}
+        return self._call(method, path, headers=sent, content=content, timeout=timeout).headers
 
     def delete(self, path: str) -> Json:
         """DELETE."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,14 @@ GatewayPort = Annotated[
     int | None, typer.Option("--gateway-port", help="Gateway port [env: SIGNALBOX_GATEWAY_PORT].")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Waive = Annotated[
+    str | None,
+    typer.Option(
+        "--waive",
+        metavar="REASON",
+        help="Why a variant that the optimisation lab rejected is used all the same.",
+    ),
+]
 COMMON = {"home": Home, "web_port": WebPort, "gateway_port": GatewayPort, "json": AsJson}
 """Options that every command takes, after its name or before it."""
 
@@ -40,6 +49,11 @@ class Session:
     def api(self) -> Client:
         """The REST API."""
         return Client(self.settings)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        if "api" in self.__dict__:
+            self.api.close()
 
 
 def open_session(given: dict[str, Any]) -> Session:
@@ -59,25 +73,49 @@ def command(app: typer.Typer, **options: Any) -> Callable[[Callable[..., None]],
     """Register `function(session, …)` as a command that takes the common options too."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(function, eval_str=True)
-        own = list(signature.parameters.values())[1:]
-        runner = _runner(function)
-        parameters = [_context_parameter(), *own, *_common_parameters()]
-        runner.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        runner.__annotations__ = {each.name: each.annotation for each in parameters}
-        runner.__doc__ = function.__doc__
-        runner.__name__ = function.__name__
-        app.command(**options)(runner)
+        app.command(**options)(_as_command(function))
         return function
 
     return register
 
 
+def group(
+    app: typer.Typer, alone: Callable[..., None], commands: Iterable[Callable[..., None]]
+) -> typer.Typer:
+    """Register `alone(session, …)` for its name standing alone, and *commands* to follow that name.
+
+    Returns the group, for commands that are not called like their function.
+    """
+    inner = typer.Typer(rich_markup_mode=None)
+    inner.callback(invoke_without_command=True)(_as_command(alone))
+    for each in commands:
+        command(inner)(each)
+    app.add_typer(inner, name=alone.__name__)
+    return inner
+
+
+def _as_command(function: Callable[..., None]) -> Callable[..., None]:
+    """What typer calls for `function(session, …)`, with the common options among its parameters."""
+    signature = inspect.signature(function, eval_str=True)
+    own = list(signature.parameters.values())[1:]
+    runner = _runner(function)
+    parameters = [_context_parameter(), *own, *_common_parameters()]
+    runner.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    runner.__annotations__ = {each.name: each.annotation for each in parameters}
+    runner.__doc__ = function.__doc__
+    runner.__name__ = function.__name__
+    return runner
+
+
 def _runner(function: Callable[..., None]) -> Callable[..., None]:
     def run(context: typer.Context, **given: Any) -> None:
-        common = {name: given.pop(name) for name in COMMON}
+        own = {name: given.pop(name) for name in COMMON}
         before: dict[str, Any] = context.obj or {}
-        _run(function, {name: common[name] or before.get(name) for name in COMMON}, given)
+        common = {name: own[name] or before.get(name) for name in COMMON}
+        if context.invoked_subcommand is None:
+            _run(function, common, given)
+        else:
+            context.obj = common
 
     return run
 
@@ -86,7 +124,8 @@ def _run(function: Callable[..., None], common: dict[str, Any], given: dict[str,
     """Call *function*, and turn what it raises into a message and an exit code."""
     out = Output(as_json=bool(common.get("json")))
     try:
-        function(open_session(common), **given)
+        with closing(open_session(common)) as session:
+            function(session, **given)
     except ApiError as error:
         out.problem(error)
         raise typer.Exit(of_status(error.status)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
 
 from control_plane.errors import InvalidInputError
@@ -35,6 +36,41 @@ def tensor(text: str) -> TensorSpec:
             f"--input {text!r} is not usable: {error}",
             next_step="Write NAME:DATATYPE:SIZES, for example image:FP32:-1,1,8,8.",
         ) from error
+
+
+def network(builder: str | None, arguments: str | None, config: Path | None) -> dict[str, Any] | None:
+    """Read the network of bare weights: a class with its arguments, or a configuration's file.
+
+    None where nothing is given. Raises InvalidInputError.
+    """
+    if builder and config:
+        raise InvalidInputError("name the network by --architecture or by --config, not by both")
+    if config is not None:
+        return {"config": _object("--config", _text(config))}
+    if builder is None and arguments is not None:
+        raise InvalidInputError(
+            "--arguments belong to a network", next_step="Add --architecture module:Class."
+        )
+    if builder is None:
+        return None
+    return {"class": builder, "arguments": _object("--arguments", arguments) if arguments else {}}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise InvalidInputError(f"{path} cannot be read: {error}") from None
+
+
+def _object(option: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{option} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidInputError(f"{option} is no JSON object", next_step='Write for example {"hidden": 128}.')
+    return value
 
 
 def size_bytes(text: str) -> int:

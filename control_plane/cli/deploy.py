@@ -12,7 +12,7 @@ import typer
 
 from control_plane.cli import declarations, serving_options, waiting
 from control_plane.cli.client import Client, Json, part
-from control_plane.cli.command import Session, command
+from control_plane.cli.command import Session, Waive, command
 from control_plane.cli.failures import ApiError
 from control_plane.config import Settings
 from control_plane.errors import InvalidInputError, NotFoundError, UnavailableError
@@ -48,6 +48,7 @@ def deploy(
     compile: serving_options.Compile = None,  # noqa: A002  torch's word
     max_concurrency: serving_options.MaxConcurrency = None,
     check_interval_s: serving_options.CheckIntervalS = None,
+    waive: Waive = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it serves.")] = True,
     timeout: Annotated[float | None, typer.Option(min=1, help="Longest wait, in seconds.")] = None,
 ) -> None:
@@ -67,7 +68,7 @@ def deploy(
         max_concurrency=max_concurrency,
         check_interval_s=check_interval_s,
     )
-    body["options"] = options or None
+    body |= {"options": options or None, "waiver": waive}
     known = known_agents(session.api, endpoint)
     given = {name: value for name, value in body.items() if value is not None}
     view = session.api.put(f"/endpoints/{part(endpoint)}", given)

@@ -57,13 +57,16 @@ def worker(session: Session) -> None:
 
 
 def migrate(session: Session) -> None:
-    """Bring the registry to the newest tables."""
+    """Bring the registry to the newest tables, and sign versions that nobody has signed."""
     from control_plane.registry import migrate as migration
+    from control_plane.services import manifests
+    from control_plane.services.context import open_context
 
     prepare_home(session.settings)
     migration.upgrade(session.settings.database)
-    session.out.line(f"the registry is at revision {migration.head()}")
-    session.out.document({"revision": migration.head()})
+    signed = manifests.sign_missing(open_context(session.settings))
+    session.out.line(f"the registry is at revision {migration.head()}; {signed} versions signed")
+    session.out.document({"revision": migration.head(), "signed": signed})
 
 
 def _say(session: Session) -> Callable[[str], None]:

@@ -1,4 +1,4 @@
-"""`status`, `events`, `jobs`, `example`, `apply`, `export`: the system as a whole."""
+"""`status`, `events`, `jobs`, `cancel`, `example`, `apply`, `export`: the system as a whole."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from control_plane.cli import waiting
+from control_plane.cli.client import part
 from control_plane.cli.command import Session, command
 from control_plane.cli.output import size, when
 from control_plane.errors import InvalidInputError
@@ -17,7 +18,7 @@ Page = Annotated[int, typer.Option(min=1)]
 
 def add_to(app: typer.Typer) -> None:
     """Register these commands."""
-    for function in (status, events, jobs, example, apply, export):
+    for function in (status, events, jobs, cancel, example, apply, export):
         command(app)(function)
 
 
@@ -79,7 +80,7 @@ def jobs(
                 each["id"],
                 each["kind"],
                 each["subject"],
-                each["state"],
+                f"queued, {each['ahead']} before it" if each["ahead"] else each["state"],
                 f"{each['progress']:.0%}",
                 when(each["created_at"]),
                 (each["reason"] or {}).get("message", ""),
@@ -89,6 +90,13 @@ def jobs(
         empty="No jobs yet.",
     )
     session.out.document(found)
+
+
+def cancel(session: Session, job: Annotated[str, typer.Argument(metavar="JOB", help="Id of a job.")]) -> None:
+    """End a job that is queued or runs."""
+    ended = session.api.post(f"/jobs/{part(job)}/cancel")
+    session.out.line(f"job {ended['id']} of {ended['subject']} is being ended")
+    session.out.document(ended)
 
 
 def example(session: Session) -> None:

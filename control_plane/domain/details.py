@@ -10,6 +10,7 @@ from typing import Any, Final
 from control_plane.errors import InvalidInputError
 
 MAX_DETAILS_BYTES: Final = 64 * 1024
+MAX_LINEAGE_BYTES: Final = 1024 * 1024
 MAX_LABELS: Final = 100_000
 MAX_LABEL_CHARS: Final = 256
 MAX_TAG_VALUE_CHARS: Final = 256
@@ -22,15 +23,27 @@ def check_details(details: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises InvalidInputError.
     """
+    return _check_json("Details", details, MAX_DETAILS_BYTES)
+
+
+def check_lineage(lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *lineage* if it is a JSON object of at most 1 MiB with finite numbers.
+
+    Raises InvalidInputError.
+    """
+    return _check_json("Lineage", lineage, MAX_LINEAGE_BYTES)
+
+
+def _check_json(what: str, values: Mapping[str, Any], max_bytes: int) -> dict[str, Any]:
     try:
-        text = json.dumps(dict(details), allow_nan=False)
+        text = json.dumps(dict(values), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInputError(f"Details must be plain JSON with finite numbers: {error}") from error
+        raise InvalidInputError(f"{what} must be plain JSON with finite numbers: {error}") from error
     if "\\u0000" in text:
-        raise InvalidInputError("Details hold a NUL character")
-    if len(text) > MAX_DETAILS_BYTES:
-        raise InvalidInputError(f"Details are longer than {MAX_DETAILS_BYTES} bytes")
-    return dict(details)
+        raise InvalidInputError(f"{what} must not hold a NUL character")
+    if len(text) > max_bytes:
+        raise InvalidInputError(f"{what} must not be longer than {max_bytes} bytes")
+    return dict(values)
 
 
 def check_labels(labels: Sequence[str]) -> list[str]:

@@ -13,8 +13,17 @@ from control_plane.errors import InvalidInputError
 MAX_PATH_BYTES: Final = 1024
 MAX_PART_BYTES: Final = 200
 MAX_FILES: Final = 1000
+SENT_HIDDEN: Final = frozenset({".metadata", ".hf_metadata"})
 _DECODINGS: Final = 4
 _DRIVE: Final = re.compile(r"[A-Za-z]:")
+
+
+def is_hidden(path: str) -> bool:
+    """Whether *path* is one that nobody means to send: in a hidden folder, or a hidden file.
+
+    Distributed checkpoints keep their directory in `.metadata`, sharded ones a folder `.hf_metadata`.
+    """
+    return any(part.startswith(".") and part not in SENT_HIDDEN for part in path.split("/"))
 
 
 def check_path(path: str) -> str:

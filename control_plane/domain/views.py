@@ -5,6 +5,7 @@ Times are UTC seconds since the epoch, sizes bytes, durations seconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -71,6 +72,12 @@ class VersionView:
     created_by: str
     created_at: float
     archived_at: float | None
+    decision: str | None = None
+    """The gate's latest word: accept, convert, sandbox or refuse; None where no gate has judged it."""
+    method: str | None = None
+    """How it was optimised from its parent; None for what is no variant."""
+    accepted: bool | None = None
+    """Whether it was measured to be an improvement; None for what is no variant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +92,54 @@ class VersionDetail(VersionView):
     program_accepted_by: str | None
     program_accepted_at: float | None
     example_count: int
+    lineage: dict[str, Any] = field(default_factory=dict)
+    """Where it came from: what the job that made it says of run, step, base model, source hashes."""
+    evidence_digest: str | None = None
+    """The sealed original upload."""
+    evidence_files: tuple[FileView, ...] = ()
+    gate_version: str | None = None
+    """The gate that judged it last."""
+    verdict: dict[str, Any] | None = None
+    """What it said: decision, code, left_out, and for a refusal file, message and next_step."""
+    manifest: dict[str, Any] | None = None
+    """Its signed statement (DSSE envelope)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineageNode:
+    """One version in a tree of descent."""
+
+    ref: str
+    """`model@N`."""
+    depth: int
+    """Generations from the oldest that is shown, which has 0."""
+    focus: bool
+    """Whether the tree was asked for this one."""
+    format: str
+    created_by: str
+    created_at: float
+    decision: str | None
+    """The gate's latest word."""
+    archived: bool
+    method: str | None = None
+    """How it was optimised from its parent; None for what is no variant."""
+    accepted: bool | None = None
+    """Whether it was measured to be an improvement; None for what is no variant."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """Where a version comes from and what came of it."""
+
+    ref: str
+    nodes: tuple[LineageNode, ...]
+    """Its line of parents, itself and all made from it: each followed by its own children."""
+    complete: bool
+    """Whether there are no more relatives than these."""
+    source: dict[str, Any]
+    """What the job that made it says: upload or run, step, base model, hashes."""
+    evidence_digest: str | None
+    evidence_files: tuple[FileView, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +158,11 @@ class UploadFile:
     size_bytes: int
     received_bytes: int
     sha256: str | None
+    """Of the whole file, once it has arrived; hexadecimal."""
+    modified_ms: int | None = None
+    """When the sender's file last changed, in milliseconds since the epoch."""
+    transfer_id: str | None = None
+    """Of the tus upload at /api/v1/tus/{transfer_id}; None before it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +173,12 @@ class Reason:
     message: str
     next_step: str | None = None
     file: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The message, after the file's name where it does not say it."""
+        named = self.file is None or self.file in self.message
+        return self.message if named else f"{self.file}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +198,7 @@ class UploadView:
     signature: Signature | None
     """Read from the file or declared; may still lack outputs (empty tuple) before the program was tried."""
     needs: tuple[str, ...]
-    """What a person must give: "acceptance", "signature"."""
+    """What a person must give: "acceptance", "signature", "architecture"."""
     reason: Reason | None
     job_id: str | None
     version_ref: str | None
@@ -140,6 +206,12 @@ class UploadView:
     created_by: str
     created_at: float
     updated_at: float
+    reference: str | None = None
+    """Where the files are fetched from; None when a client sends them."""
+    verdict: Mapping[str, Any] | None = None
+    """What the gate said: {"decision", "code", "left_out"}; None before it spoke."""
+    declaration_sha256: str | None = None
+    """Of what was said of it beside its files (see `domain.upload.declaration_hash`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +234,10 @@ class JobView:
     created_at: float
     started_at: float | None
     finished_at: float | None
+    lane: str = "main"
+    """A value of `domain.job.Lane`: the jobs that it waits for."""
+    ahead: int | None = None
+    """Queued jobs of its lane that come before it; None where it does not wait or was not asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +251,7 @@ class AgentView:
     pid: int | None
     device: str | None
     timings_s: dict[str, float]
-    """Seconds per start-up stage, in order: start, import, load, warm, gateway."""
+    """Seconds per start-up stage, in order: start, verify, import, load, warm, gateway."""
     reason: str | None
     exit_code: int | None
     log_tail: tuple[str, ...]
@@ -216,6 +292,10 @@ class EndpointView:
     """Address of the endpoint at the gateway: `http://127.0.0.1:8080/e/<name>`."""
     agents: tuple[AgentView, ...]
     """Live agents and the latest failed one, newest first."""
+    runs_program: bool = False
+    """Whether its agents run what an uploader wrote, and not weights alone."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on what is wrong with what it serves, e.g. that the gate refuses it by now."""
     created_by: str
     created_at: float
     updated_at: float
@@ -278,3 +358,109 @@ class Attention:
     link: str
     """Page and query that shows it, e.g. `/endpoints?name=digits`."""
     at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepView:
+    """One step of a rollout and whether it lies behind, now or ahead."""
+
+    number: int
+    """From 1."""
+    weight: float
+    mirror: float
+    bake_s: float
+    min_requests: int
+    approval: bool
+    place: str
+    """`done`, `current` or `ahead`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateView:
+    """What one gate before traffic said."""
+
+    name: str
+    title: str
+    outcome: str
+    """`passed`, `failed`, `waived`, `not_applicable`, or `running`."""
+    sentence: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutView:
+    """A rollout: where it is, what the evidence says, and what can be done about it."""
+
+    id: str
+    endpoint: str
+    strategy: str
+    stable_ref: str
+    candidate_ref: str
+    stable_digest: str
+    candidate_digest: str
+    state: str
+    """A value of RolloutState, or `held` while it is held."""
+    phase: str
+    """The value of RolloutState beneath a hold."""
+    sentence: str
+    """Where it stands, in one sentence for people."""
+    holds: tuple[str, ...]
+    """Why it is held: `operator`, `freeze`."""
+    frozen: str | None
+    """The freeze window that holds it, in one sentence."""
+    step: int
+    """Number of its step, from 1."""
+    steps: tuple[StepView, ...]
+    weight: float
+    """The candidate's share of requests as decided."""
+    observed_weight: float | None
+    """Its share of the requests of the last minute; None without any."""
+    mirror: float
+    next_weight: float | None
+    """Weight of the next step; None at the last."""
+    verdict: str | None
+    """PASS, WAIT, FAIL or NO_DATA; None before the first."""
+    reason: str
+    """Why, in one sentence: of the verdict, or of its end."""
+    code: str | None
+    verdict_at: float | None
+    eta_s: float | None
+    """Estimated time to a decision at the present rate, in seconds."""
+    readings: tuple[Mapping[str, Any], ...]
+    """One `analysis.base.Reading` a guardrail, as plain JSON."""
+    baked_s: float
+    bake_left_s: float
+    step_requests: int
+    auto_advance: bool
+    skip_gates: str | None
+    gates: tuple[GateView, ...]
+    revision: int
+    commands: tuple[str, ...]
+    """What may be done now: values of `domain.rollout.Command`."""
+    preview_url: str
+    """Where the candidate answers beside the endpoint while it runs."""
+    tester_header: bool
+    warm_until: float | None
+    """Until when rolling back needs no new agents; UTC seconds."""
+    entered_at: float
+    created_by: str
+    created_at: float
+    ended_at: float | None
+    controller_age_s: float | None
+    """Seconds since the controller renewed its lease last; None while it leads."""
+    waiting_for: str | None = None
+    """What a rollout that starts waits for, in one sentence: capacity, agents, gates."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisagreementView:
+    """One request that both versions answered, differently."""
+
+    id: str
+    at: float
+    request_id: str
+    distance: float
+    inputs: Mapping[str, Any] | None
+    answers: Mapping[str, Any]
+    debug_link: str
+    """Page and query that opens it in the debugger."""

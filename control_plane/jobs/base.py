@@ -22,6 +22,14 @@ class Progress(Protocol):
         """
 
 
+class JobFailedError(Exception):
+    """The job cannot be done; `reason` says why, with a code of its own."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.message)
+        self.reason = reason
+
+
 class JobKind(Protocol):
     """One kind of job. Each module of the catalogue holds one as `KIND`."""
 

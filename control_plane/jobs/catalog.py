@@ -10,7 +10,16 @@ from control_plane.jobs.base import JobKind
 
 MODULES: Final = (
     "control_plane.jobs.kinds.check",
+    "control_plane.jobs.kinds.compare",
     "control_plane.jobs.kinds.example",
+    "control_plane.jobs.kinds.rejudge",
+    "control_plane.jobs.kinds.verify",
+    "control_plane.jobs.kinds.fetch",
+    "control_plane.jobs.kinds.import_nemo_rl",
+    "control_plane.jobs.kinds.gates",
+    "control_plane.jobs.kinds.optimize",
+    "control_plane.jobs.kinds.autotune",
+    "control_plane.jobs.kinds.register_variant",
 )
 
 

@@ -21,7 +21,7 @@ from control_plane.config import Settings
 from control_plane.domain.views import Reason
 from control_plane.errors import SignalboxError
 from control_plane.jobs import catalog, limits
-from control_plane.jobs.base import JobKind
+from control_plane.jobs.base import JobFailedError, JobKind
 from control_plane.services import jobs, registration, uploads, versions  # noqa: F401  warm before a job arrives
 from control_plane.services.context import Context, open_context
 from control_plane.services.jobs import ClaimedJob, JobCancelled
@@ -80,6 +80,9 @@ def perform(ctx: Context, job: ClaimedJob) -> None:
         _log.info("cancelled")
         kind.ended(ctx, job.params, None)
         jobs.cancelled(ctx, job.id)
+    except JobFailedError as error:
+        _log.error("%s", error)
+        _failed(ctx, job, kind, error.reason)
     except SignalboxError as error:
         _log.error("%s", error)
         _failed(ctx, job, kind, Reason(error.code, error.message, error.next_step))

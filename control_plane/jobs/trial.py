@@ -1,13 +1,16 @@
-"""Trying an accepted program: does it open, does it answer, and what does it answer.
+"""Trying a version before it is registered: does it open, does it answer, and what does it answer.
 
-The program runs in a process of its own (`control_plane.jobs.trial_process`) without our environment, with
-limits, and where the system allows it without network. What that process says is believed only for this
-version: it is the uploader's program that speaks.
+Programs that a person accepted, and bare weights in the network they are said to belong to. Either runs in a
+process of its own (`control_plane.jobs.trial_process`) without our environment, with limits, and where the
+system allows it without network and our files. What that process says is believed only for this version: it
+may be the uploader's program that speaks.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import selectors
 import signal
 import subprocess
 import sys
@@ -15,24 +18,30 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
+from control_plane.admission import judge_process
 from control_plane.admission.base import Refusal
 from control_plane.admission.reasons import ReasonCode
 from control_plane.config import Settings
 from control_plane.jobs import processes
 from control_plane.jobs.base import Progress
 from control_plane.jobs.trial_messages import Order, Outcome
+from serving_agent.config import FORCED
 from serving_agent.contract.signature import Signature, TensorSpec
 
 TIMEOUT_S: Final = 60.0
-"""Longest trial, from start to the last answer, in seconds."""
+"""Longest trial of a small artefact, from start to the last answer, in seconds."""
+BYTES_PER_S: Final = 50 * 1024**2
+"""A larger one has a second more for each so many bytes."""
 REPORT_S: Final = 0.2
 MAX_RESULT_BYTES: Final = 1024 * 1024
 KEPT_VARIABLES: Final = frozenset({"PATH", "PYTHONPATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ"})
 """The only environment variables a program sees: none that could hold a secret."""
+ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+"""Keeps numpy from starting threads when it is imported: only later ones are confined with their process."""
 LOG_LINES: Final = 20
 
 
@@ -45,7 +54,15 @@ class Trial:
     artifact_dir: Path
     signature: Signature
     memory_bytes: int
+    exact: bool = False
+    """Whether the file may hold no weights but the network's: bare weights with a config.json."""
     timeout_s: float = TIMEOUT_S
+    """Added to it is what reading an artefact of its size takes."""
+
+    @property
+    def longest_s(self) -> float:
+        """Seconds after which it is given up."""
+        return self.timeout_s + judge_process.size_of(self.artifact_dir) // BYTES_PER_S
 
 
 def run(trial: Trial, progress: Progress) -> Signature:
@@ -56,14 +73,14 @@ def run(trial: Trial, progress: Progress) -> Signature:
     with tempfile.TemporaryDirectory(prefix="signalbox-trial-") as folder:
         log_path = Path(folder) / "log"
         reader, writer = os.pipe()
-        try:
-            process = _start(trial, Path(folder), log_path, writer)
-            code = _wait(process, trial, progress)
-            said = _read(reader)
-        finally:
-            os.close(writer)
-            os.close(reader)
-        return _judged(trial, code, said, _tail(log_path))
+        with os.fdopen(reader, "rb", buffering=0) as pipe:
+            try:
+                process = _start(trial, Path(folder), log_path, writer)
+            finally:
+                os.close(writer)
+            answer = _Answer(pipe)
+            code = _wait(process, answer, trial.longest_s, progress)
+        return _judged(trial, code, bytes(answer.said), _tail(log_path))
 
 
 def _start(trial: Trial, folder: Path, log_path: Path, writer: int) -> subprocess.Popen[bytes]:
@@ -73,6 +90,8 @@ def _start(trial: Trial, folder: Path, log_path: Path, writer: int) -> subproces
             artifact_dir=str(trial.artifact_dir.absolute()),
             signature=trial.signature,
             memory_bytes=trial.memory_bytes,
+            cpu_s=math.ceil(trial.longest_s) * (os.cpu_count() or 1),
+            exact=trial.exact,
         )
     )
     environment = {k: v for k, v in trial.settings.child_environment().items() if k in KEPT_VARIABLES}
@@ -82,7 +101,7 @@ def _start(trial: Trial, folder: Path, log_path: Path, writer: int) -> subproces
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            env={**environment, "HOME": str(folder), "TMPDIR": str(folder)},
+            env={**environment, **FORCED, **ONE_THREAD, "HOME": str(folder), "TMPDIR": str(folder)},
             pass_fds=(writer,),
             start_new_session=True,
         )
@@ -95,38 +114,58 @@ def _start(trial: Trial, folder: Path, log_path: Path, writer: int) -> subproces
     return process
 
 
-def _wait(process: subprocess.Popen[bytes], trial: Trial, progress: Progress) -> int | None:
+class _Answer:
+    """What the trial says, taken as it comes: a pipe holds little, and who writes more than that waits."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        os.set_blocking(pipe.fileno(), False)
+        self._pipe = pipe
+        self.said = bytearray()
+        self.ended = False
+
+    def listen(self, longest_s: float) -> None:
+        """Take what is there, or what comes first within *longest_s* seconds."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._pipe, selectors.EVENT_READ)
+            selector.select(longest_s)
+        chunk = self._pipe.read(MAX_RESULT_BYTES)
+        if chunk is not None:
+            self.said += chunk[: MAX_RESULT_BYTES - len(self.said)]
+            self.ended = not chunk
+
+
+def _wait(
+    process: subprocess.Popen[bytes], answer: _Answer, longest_s: float, progress: Progress
+) -> int | None:
     """Return the exit code, or None when the time was up. Nothing of the trial is left running."""
-    deadline = time.monotonic() + trial.timeout_s
     started = time.monotonic()
     try:
-        while (left := deadline - time.monotonic()) > 0:
-            try:
-                return process.wait(min(REPORT_S, left))
-            except subprocess.TimeoutExpired:
-                done = (time.monotonic() - started) / trial.timeout_s
-                progress("try it", 0.3 + 0.5 * done)
+        while (left := started + longest_s - time.monotonic()) > 0:
+            code = _exit_code(process, answer, min(REPORT_S, left))
+            if code is not None:
+                answer.listen(0)
+                return code
+            progress("try it", 0.3 + 0.5 * (1 - left / longest_s))
         return None
     finally:
         processes.kill_session(process.pid)
         process.wait()
 
 
-def _read(reader: int) -> bytes:
-    """Return what was written to the pipe: all its writers are gone."""
-    os.set_blocking(reader, False)
-    chunks: list[bytes] = []
+def _exit_code(process: subprocess.Popen[bytes], answer: _Answer, longest_s: float) -> int | None:
+    """Listen for a while; return the exit code if the process has ended by then."""
+    if not answer.ended:
+        answer.listen(longest_s)
+        return process.poll()
     try:
-        while sum(map(len, chunks)) < MAX_RESULT_BYTES and (chunk := os.read(reader, 65536)):
-            chunks.append(chunk)
-    except BlockingIOError:
-        pass  # a descendant that left the session still holds it open
-    return b"".join(chunks)
+        return process.wait(longest_s)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _judged(trial: Trial, code: int | None, said: bytes, tail: list[str]) -> Signature:
     if code is None:
-        raise _refusal(ReasonCode.TIMED_OUT, f"it did not answer within {trial.timeout_s:g} s", tail)
+        raise _refusal(ReasonCode.TIMED_OUT, f"it did not answer within {trial.longest_s:g} s", tail)
     outcome = _decoded(said)
     if code != 0 or outcome is None:
         raise _dead(trial, code, tail)
@@ -200,7 +239,7 @@ def _refusal(code: ReasonCode, why: str, tail: list[str]) -> Refusal:
     )
     return Refusal(
         code,
-        f"The program was tried and failed: {why}{last}",
+        f"It was tried and failed: {why}{last}",
         NEXT_STEPS.get(
             code, "Run the saved file once yourself with the same version of torch, then upload it again."
         ),

@@ -16,6 +16,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     artifact_dir: str
     signature: Signature
     memory_bytes: int
+    cpu_s: int
+    """Processor time of all its threads, in seconds."""
+    exact: bool = False
+    """Whether the file may hold no weights but the network's."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

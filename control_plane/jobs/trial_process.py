@@ -1,7 +1,7 @@
-"""The process in which an accepted program is tried: `python -m control_plane.jobs.trial_process FD FOLDER`.
+"""The process in which a version is tried: `python -m control_plane.jobs.trial_process FD FOLDER`.
 
-It gives up what it does not need before it opens the file: memory beyond the limit, large files, core dumps,
-new processes' memory, and the network where the system lets it.
+It imports what opens the file and then gives up all else, as far as the system lets it: the network, memory
+beyond the limit, large files, other programs, and every file but libraries, the artefact and its own folder.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from control_plane.jobs import limits
+from control_plane.admission import isolation
+from control_plane.jobs import trial_reach
 from control_plane.jobs.trial_messages import Order, Outcome
 from serving_agent.contract.signature import Signature, TensorSpec
 from serving_agent.datatypes import DATATYPE_OF_TORCH, TORCH_NAME
-from serving_agent.formats.base import PositionalModel
+from serving_agent.formats import catalog, huggingface, state_dict
+from serving_agent.formats.base import LoadedModel, PositionalModel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +32,8 @@ PR_SET_PDEATHSIG: Final = 1
 CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWNET: Final = 0x40000000
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
+OPEN_FILES: Final = 4096
+"""Weights in many files are opened at once."""
 OPEN_SIZES: Final = (8, 32, 128, 512, 1)
 """Sizes tried for dimensions other than the batch that the signature leaves open."""
 BATCHES: Final = (1, 3)
@@ -49,7 +54,10 @@ def main() -> int:
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
     die_with_parent()
     leave_network()
+    start_folder = Path.cwd()
     os.chdir(folder)
+    import_libraries(order.format)
+    confine(order, folder, start_folder)
     outcome = attempt(order)
     os.write(pipe, msgspec.json.encode(outcome))
     sys.stderr.flush()
@@ -63,12 +71,39 @@ def die_with_parent() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def import_libraries(format_name: str) -> None:
+    """Import what opens this format while all files are in reach, and start no thread yet."""
+    import torch
+
+    torch.set_num_threads(1)
+    for library in catalog.get(format_name).libraries:
+        import_module(library)
+
+
+def confine(order: Order, folder: Path, start_folder: Path) -> None:
+    """Give up what trying does not need; what this system cannot take away is told in the log."""
+    if order.format != state_dict.FORMAT.name:
+        trial_reach.leave_out(start_folder)
+    reached = isolation.confine(
+        readable=[Path(order.artifact_dir), *trial_reach.libraries()],
+        writable=[folder, *trial_reach.devices()],
+        memory_bytes=order.memory_bytes,
+        cpu_s=order.cpu_s,
+        file_bytes=MAX_FILE_BYTES,
+        open_files=OPEN_FILES,
+        threads=True,
+    )
+    if reached.level != "S0":
+        sys.stderr.write(
+            f"confined by {reached.level}: Landlock {reached.landlock or 'missing'}, "
+            f"seccomp {'on' if reached.seccomp else 'missing'}, limits {', '.join(reached.limits)}\n"
+        )
+
+
 def attempt(order: Order) -> Outcome:
     """Open the program and run it with several sizes."""
     import torch
 
-    limits.apply(memory=order.memory_bytes, file_size=MAX_FILE_BYTES)
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     try:
         with torch.inference_mode():
@@ -79,15 +114,34 @@ def attempt(order: Order) -> Outcome:
         return Outcome(failed="memory")
 
 
-def load(order: Order) -> Any:
-    """Return the opened module. Raises TrialError, MemoryError."""
-    from serving_agent.formats import catalog
-
+def load(order: Order) -> Callable[..., Any]:
+    """Return the opened model, to be called with tensors in order. Raises TrialError, MemoryError."""
+    folder, format_ = Path(order.artifact_dir), catalog.get(order.format)
+    if format_.is_native:
+        raise TrialError("load", f"{format_.title} artefacts hold native code, which is never tried")
     try:
-        model = catalog.get(order.format).load(Path(order.artifact_dir), "cpu", order.signature)
+        model = format_.load(folder, "cpu", order.signature)
+        if order.format == huggingface.FORMAT.name:
+            huggingface.check_fit(folder, exact=order.exact)
     except Exception as error:
         raise _failed("load", "it cannot be opened", error) from error
-    return cast(PositionalModel, model).module  # programs are
+    if isinstance(model, PositionalModel):
+        return cast("Callable[..., Any]", model.module)
+    return _by_name(model, order.signature)
+
+
+def _by_name(model: LoadedModel, signature: Signature) -> Callable[..., Any]:
+    """Return *model* as a function of tensors in order; it gives all outputs where none are declared."""
+    names = [spec.name for spec in signature.inputs]
+
+    def run(*tensors: Tensor) -> dict[str, Any]:
+        inputs = dict(zip(names, tensors, strict=True))
+        if not isinstance(model, huggingface.HuggingFaceModel):
+            return dict(model(inputs))
+        results = model.module(**inputs, return_dict=True)
+        return {name: value for name, value in results.items() if hasattr(value, "shape")}
+
+    return run
 
 
 def measure(module: Any, signature: Signature) -> tuple[TensorSpec, ...]:

@@ -12,11 +12,12 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from control_plane import log
 from control_plane.config import Settings, prepare_home
-from control_plane.domain.job import JobState
+from control_plane.domain.job import JobState, Lane, lane_of
 from control_plane.domain.views import Reason
 from control_plane.errors import ConflictError
 from control_plane.jobs import catalog, orders, processes
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Keeps up to `settings.job_slots` jobs running, and one process ready for the next."""
+    """Keeps up to `settings.job_slots` jobs and one of the lab running, and a process ready for the next."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
@@ -51,7 +52,8 @@ class Worker:
         if any(not _process_lives(job) for job in running):
             self._recover()
             running = jobs.running(self._ctx)
-        self._start(self._ctx.settings.job_slots - len(running))
+        lab = sum(lane_of(job.kind) == Lane.LAB for job in running)
+        self._start({Lane.MAIN: self._ctx.settings.job_slots - len(running) + lab, Lane.LAB: 1 - lab})
 
     def stop(self) -> None:
         """End every job's process; their jobs are queued again for the next worker."""
@@ -65,19 +67,20 @@ class Worker:
 
     # starting
 
-    def _start(self, free: int) -> None:
+    def _start(self, free: Mapping[Lane, int]) -> None:
         if self._standby is None or self._standby.exit_code() is not None:
             self._standby = Child(self._ctx.settings)
-        for _ in range(free):
-            if not self._start_one():
-                return
+        for lane, places in free.items():
+            for _ in range(places):
+                if not self._start_one(lane):
+                    break
 
-    def _start_one(self) -> bool:
-        """Give the oldest queued job to the waiting process; whether there was one."""
-        if not jobs.search(self._ctx, state=JobState.QUEUED, page_size=1).total:
+    def _start_one(self, lane: Lane) -> bool:
+        """Give the oldest queued job of *lane* to the waiting process; whether there was one."""
+        if not jobs.waits(self._ctx, lane):
             return False
         child = self._standby or Child(self._ctx.settings)
-        job = jobs.claim(self._ctx, child.pid, child.started_at)
+        job = jobs.claim(self._ctx, child.pid, child.started_at, lane=lane)
         if job is None:
             return False
         child.give(job)

@@ -7,13 +7,14 @@ such folders.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,27 @@ def digest_of(files: Iterable[StoredFile]) -> str:
     return f"sha256:{whole.hexdigest()}"
 
 
+Advance = Callable[[float], object]
+"""Told the done share in [0, 1]; whatever it raises ends the work."""
+
+
+def ignore(_done: float) -> None:
+    """An `Advance` for those who do not wait."""
+
+
+class _Read:
+    """How much of so many bytes has been read."""
+
+    def __init__(self, total_bytes: int, advance: Advance) -> None:
+        self._total = max(1, total_bytes)
+        self._advance = advance
+        self._done = 0
+
+    def add(self, size_bytes: int) -> None:
+        self._done += size_bytes
+        self._advance(min(1.0, self._done / self._total))
+
+
 class ArtifactStore:
     """The artefacts under one folder; any number of processes may use it at once."""
 
@@ -67,17 +89,18 @@ class ArtifactStore:
         return self.folder(digest).is_dir()
 
     def digests(self) -> Iterator[str]:
-        """Every digest in the store, in no order."""
+        """Every digest in the store, in no order; what else lies there is not ours."""
         for folder in self._root.glob("sha256/??/*"):
-            yield f"sha256:{folder.name}"
+            if _DIGEST.fullmatch(digest := f"sha256:{folder.name}"):
+                yield digest
 
     def ingest(self, source: Path) -> StoredArtifact:
         """Take the files below *source* into the store (hard links where the file system allows, else
         copies).
 
-        Idempotent, and safe while others ingest the same content: one copy is kept. *source* stays as it was,
-        except that linked files become read-only. Raises InvalidInputError for links, devices or no file at
-        all, OSError when the disk fails.
+        Idempotent, and safe while others ingest the same content: one copy is kept, and one that was damaged
+        is replaced. *source* stays as it was, except that linked files become read-only. Raises
+        InvalidInputError for links, devices or no file at all, OSError when the disk fails.
         """
         temporary = self._root / "tmp" / uuid.uuid4().hex
         temporary.mkdir(parents=True)
@@ -85,24 +108,45 @@ class ArtifactStore:
             files = tuple(_take(source, path, temporary) for path in _regular_files(source))
             artifact = StoredArtifact(digest_of(files), sum(file.size_bytes for file in files), files)
             _sync_folders(temporary)
-            self._publish(temporary, self.folder(artifact.digest))
+            self._publish(temporary, artifact)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return artifact
 
-    def verify(self, artifact: StoredArtifact) -> tuple[str, ...]:
-        """Read every file of *artifact* again and say what is wrong with each; empty when all is well."""
+    def verify(self, artifact: StoredArtifact, advance: Advance = ignore) -> tuple[str, ...]:
+        """Read every file of *artifact* again and say what is wrong with each; empty when all is well.
+
+        advance: told the share of the artefact's bytes that have been read, in [0, 1].
+        """
         folder = self.folder(artifact.digest)
         if not folder.is_dir():
             raise NotFoundError(f"Artefact {artifact.digest} is not in the store")
-        problems = [problem for file in artifact.files if (problem := _wrong(folder, file))]
+        read = _Read(artifact.size_bytes, advance)
+        problems = [problem for file in artifact.files if (problem := _wrong(folder, file, read))]
         expected = {file.path for file in artifact.files}
         extra = sorted({path.as_posix() for path in _regular_files(folder)} - expected)
         return (*problems, *(f"{path} does not belong to it" for path in extra))
 
     def delete(self, digest: str) -> None:
         """Remove the artefact's files. Idempotent. The caller makes sure that no version holds it."""
-        self._discard(self.folder(digest))
+        self.discard(self.set_aside(digest))
+
+    def set_aside(self, digest: str) -> Path | None:
+        """Take the artefact out of the store in one quick step; where its files are now, for `discard`.
+
+        None when there is no such artefact. What is not discarded goes with what crashes leave behind.
+        """
+        aside = self._root / "tmp" / uuid.uuid4().hex
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return self.folder(digest).rename(aside)
+        except FileNotFoundError:
+            return None
+
+    def discard(self, aside: Path | None) -> None:
+        """Remove what was set aside; takes as long as the disk does."""
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
 
     def clean(self, now: float, older_than_s: float) -> int:
         """Remove what crashes left behind more than *older_than_s* ago; how many folders that were."""
@@ -111,24 +155,14 @@ class ArtifactStore:
             shutil.rmtree(folder, ignore_errors=True)
         return len(stale)
 
-    def _publish(self, temporary: Path, final: Path) -> None:
+    def _publish(self, temporary: Path, artifact: StoredArtifact) -> None:
+        final = self.folder(artifact.digest)
         final.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.rename(final)
-        except OSError:
-            if not final.is_dir():  # somebody else was faster with the same content: theirs stays
-                raise
+        while not _renamed(temporary, final):  # it is there already
+            if _holds(final, artifact.files, temporary):
+                break
+            self.delete(artifact.digest)
         _sync(final.parent)
-
-    def _discard(self, folder: Path) -> None:
-        """Move *folder* out of sight in one step, then remove it."""
-        trash = self._root / "tmp" / uuid.uuid4().hex
-        trash.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            folder.rename(trash)
-        except FileNotFoundError:
-            return
-        shutil.rmtree(trash, ignore_errors=True)
 
 
 def _regular_files(source: Path) -> list[Path]:
@@ -146,35 +180,74 @@ def _regular_files(source: Path) -> list[Path]:
     return found
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give the file *source* the name *target* too, or its content where that cannot be. Raises OSError."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target, follow_symlinks=False)
+
+
 def _take(source: Path, path: Path, target: Path) -> StoredFile:
     """Link or copy one file into *target*, read-only and on the disk, and hash what is there."""
     destination = target / path
     destination.parent.mkdir(parents=True, exist_ok=True)
+    link_or_copy(source / path, destination)
     try:
-        os.link(source / path, destination, follow_symlinks=False)
-    except OSError:  # another file system, or one without hard links
+        destination.chmod(0o444)
+    except PermissionError:  # linked, and somebody else's
+        destination.unlink()
         shutil.copyfile(source / path, destination, follow_symlinks=False)
-    destination.chmod(0o444)
+        destination.chmod(0o444)
     size_bytes, sha256 = _hash(destination)
     _sync(destination)
     return StoredFile(path.as_posix(), size_bytes, sha256)
 
 
-def _hash(path: Path) -> tuple[int, str]:
+def _hash(path: Path, read: _Read | None = None) -> tuple[int, str]:
     whole, size_bytes = hashlib.sha256(), 0
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
             whole.update(block)
             size_bytes += len(block)
+            if read is not None:
+                read.add(len(block))
     return size_bytes, whole.hexdigest()
 
 
-def _wrong(folder: Path, file: StoredFile) -> str | None:
+def _wrong(folder: Path, file: StoredFile, read: _Read) -> str | None:
     try:
-        found = _hash(folder / file.path)
+        found = _hash(folder / file.path, read)
     except FileNotFoundError:
         return f"{file.path} is missing"
     return None if found == (file.size_bytes, file.sha256) else f"{file.path} holds other bytes"
+
+
+def _renamed(folder: Path, target: Path) -> bool:
+    """Rename *folder*; False where *target* is a folder with files in it."""
+    try:
+        folder.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _holds(folder: Path, files: Sequence[StoredFile], good: Path) -> bool:
+    """Whether *folder* has just these files, as they are below *good*; reads those that are not the same."""
+    try:
+        return (
+            [path.as_posix() for path in _regular_files(folder)] == [file.path for file in files]
+            and all((folder / file.path).stat().st_size == file.size_bytes for file in files)
+            and all(
+                (folder / file.path).samefile(good / file.path)
+                or _hash(folder / file.path) == (file.size_bytes, file.sha256)
+                for file in files
+            )
+        )
+    except (OSError, InvalidInputError):  # it cannot be read, holds links, or nothing
+        return False
 
 
 def _sync_folders(top: Path) -> None:

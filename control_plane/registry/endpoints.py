@@ -78,6 +78,11 @@ def find(session: Session, name: str) -> Endpoint | None:
     return session.scalar(select(Endpoint).where(Endpoint.name == name).options(*_WITH_VERSIONS))
 
 
+def named(session: Session, names: Collection[str]) -> Sequence[Endpoint]:
+    """The endpoints with those names, in no order, with the names of their versions."""
+    return session.scalars(select(Endpoint).where(Endpoint.name.in_(names)).options(*_WITH_VERSIONS)).all()
+
+
 def locked(session: Session, name: str) -> Endpoint | None:
     """The endpoint, locked until the transaction ends."""
     query = select(Endpoint).where(Endpoint.name == name).options(*_WITH_VERSIONS)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from control_plane.domain.job import JobState
@@ -25,10 +25,50 @@ def page(
     return session.scalars(query.offset(offset).limit(limit)).all(), total
 
 
-def next_queued(session: Session) -> Job | None:
-    """The oldest queued job, locked so that no other claimer sees it."""
-    query = select(Job).where(Job.state == JobState.QUEUED).order_by(Job.created_at, Job.id).limit(1)
+def next_queued(
+    session: Session, *, only: Collection[str] | None = None, besides: Collection[str] = ()
+) -> Job | None:
+    """The oldest queued job, locked so that no other claimer sees it.
+
+    only: kinds that are looked for, all without it; besides: kinds that are left out.
+    """
+    query = select(Job).where(Job.state == JobState.QUEUED, *_of_kinds(only, besides))
+    query = query.order_by(Job.created_at, Job.id).limit(1)
     return session.scalar(query.with_for_update(skip_locked=True))
+
+
+def is_queued(
+    session: Session, *, only: Collection[str] | None = None, besides: Collection[str] = ()
+) -> bool:
+    """Whether a job of those kinds is queued."""
+    query = select(Job.id).where(Job.state == JobState.QUEUED, *_of_kinds(only, besides))
+    return session.scalar(query.limit(1)) is not None
+
+
+def count_running(session: Session, kinds: Collection[str]) -> int:
+    """How many jobs of those kinds run."""
+    query = select(func.count()).select_from(Job).where(Job.state == JobState.RUNNING, Job.kind.in_(kinds))
+    return session.scalar(query) or 0
+
+
+def ahead(
+    session: Session, job: Job, *, only: Collection[str] | None = None, besides: Collection[str] = ()
+) -> int:
+    """How many jobs of those kinds are queued before *job*."""
+    earlier = or_(Job.created_at < job.created_at, and_(Job.created_at == job.created_at, Job.id < job.id))
+    query = select(func.count()).select_from(Job).where(Job.state == JobState.QUEUED, earlier)
+    return session.scalar(query.where(*_of_kinds(only, besides))) or 0
+
+
+def _of_kinds(only: Collection[str] | None, besides: Collection[str]) -> list[ColumnElement[bool]]:
+    wanted = [] if only is None else [Job.kind.in_(only)]
+    return [*wanted, *([Job.kind.not_in(besides)] if besides else [])]
+
+
+def unfinished(session: Session) -> frozenset[str]:
+    """Ids of jobs that are queued or run."""
+    live = (JobState.QUEUED, JobState.RUNNING)
+    return frozenset(session.scalars(select(Job.id).where(Job.state.in_(live))))
 
 
 def locked(session: Session, job_id: str) -> Job | None:

@@ -69,7 +69,8 @@ class Artifact(Base):
 
 
 class Version(Base):
-    """One immutable version of a model; only tags, aliases and the archive mark may change."""
+    """One immutable version of a model; only tags, aliases, the archive mark and the gate's verdict may
+    change."""
 
     __tablename__ = "versions"
     __table_args__ = (
@@ -77,6 +78,8 @@ class Version(Base):
         Index("ix_versions_created_at", "created_at"),
         Index("ix_versions_artifact_digest", "artifact_digest"),
         Index("ix_versions_created_by", "created_by"),
+        Index("ix_versions_evidence_digest", "evidence_digest"),
+        Index("ix_versions_parent_id", "parent_id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
@@ -95,12 +98,24 @@ class Version(Base):
     program_accepted_by: Mapped[str | None]
     """Who accepted to run this program (TorchScript and exported programs), None for plain weights."""
     program_accepted_at: Mapped[float | None]
+    lineage: Mapped[Json] = mapped_column(default=dict, server_default="{}")
+    """Where it came from, as free JSON: run, step, base model, source hashes, ..."""
+    evidence_digest: Mapped[str | None] = mapped_column(ForeignKey("artifacts.digest"))
+    """The sealed original upload: kept as long as the version, never served."""
+    gate_version: Mapped[str | None]
+    """`control_plane.admission.gate.VERSION` that judged it last; None for what no gate has judged."""
+    verdict: Mapped[Json | None]
+    """What that gate said: {"decision", "code", "left_out": [{"path", "size_bytes", "why"}]} and, where it
+    refuses, "file", "message" and "next_step"."""
+    manifest: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    """The signed statement of what it is made of, as a DSSE envelope; None until it is signed."""
     created_by: Mapped[str]
     created_at: Mapped[float]
     archived_at: Mapped[float | None]
 
     model: Mapped[Model] = relationship(lazy="joined")
-    artifact: Mapped[Artifact] = relationship(lazy="joined")
+    artifact: Mapped[Artifact] = relationship(foreign_keys=[artifact_digest], lazy="joined")
+    evidence: Mapped[Artifact | None] = relationship(foreign_keys=[evidence_digest])
     tags: Mapped[list[Tag]] = relationship(cascade="all, delete-orphan", lazy="selectin")
     examples: Mapped[Examples | None] = relationship(cascade="all, delete-orphan")
 
@@ -153,17 +168,19 @@ class Upload(Base):
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     model_name: Mapped[str]
     state: Mapped[str]
-    files: Mapped[list[Json]]
-    """[{"path", "size_bytes", "received_bytes", "sha256" | None}] in the order they were declared."""
+    reference: Mapped[str | None]
+    """Where a job fetches the files from (a path or a URL); None when a client sends them."""
     details: Mapped[Json]
     """Metadata for the version."""
     declared_signature: Mapped[Json | None]
     """Signature given by a person where the file does not hold one; may lack outputs."""
+    architecture: Mapped[Json | None]
+    """The network of bare weights, given by a person: {"class", "arguments"} or {"config"}."""
     labels: Mapped[list[str]]
     handler: Mapped[str | None]
     found: Mapped[Json]
     """What the check read: {"format", "program": bool, "signature" | None,
-    "needs": ["acceptance", "signature"]}."""
+    "verdict", "needs": ["acceptance", "signature", "architecture"]}."""
     reason: Mapped[Json | None]
     """Why it was rejected: {"code", "file", "message", "next_step"}."""
     program_accepted_by: Mapped[str | None]
@@ -175,6 +192,32 @@ class Upload(Base):
     updated_at: Mapped[float]
 
     version: Mapped[Version | None] = relationship()
+    files: Mapped[list[UploadedFile]] = relationship(
+        cascade="all, delete-orphan", lazy="selectin", order_by="UploadedFile.position"
+    )
+
+
+class UploadedFile(Base):
+    """One declared file of an upload, and how much of it is safely on the disk."""
+
+    __tablename__ = "upload_files"
+    __table_args__ = (UniqueConstraint("upload_id", "path"),)
+
+    upload_id: Mapped[str] = mapped_column(ForeignKey("uploads.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """In the order they were declared, from 0."""
+    path: Mapped[str]
+    size_bytes: Mapped[int]
+    modified_ms: Mapped[int | None]
+    """When the sender's file last changed, as its sender says: by it the same file is known again."""
+    transfer_id: Mapped[str | None] = mapped_column(unique=True)
+    """Names the transfer that is under way or done (the tus upload); None before the first byte."""
+    received_bytes: Mapped[int] = mapped_column(default=0)
+    """Bytes from the start that a crash of process or machine cannot take away."""
+    declared_sha256: Mapped[str | None]
+    """What the sender says the whole file hashes to; hexadecimal."""
+    sha256: Mapped[str | None]
+    """Of the whole file, once it lies in its place; hexadecimal."""
 
 
 class Job(Base):
@@ -206,6 +249,45 @@ class Job(Base):
     finished_at: Mapped[float | None]
 
 
+class OptimizationTrial(Base):
+    """One method with one set of parameters, tried on a version by a job: the job's journal."""
+
+    __tablename__ = "optimization_trials"
+    __table_args__ = (
+        UniqueConstraint("job_id", "number"),
+        Index("ix_optimization_trials_method_state", "method", "state"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    number: Mapped[int]
+    """From 1, in the order they were thought of."""
+    method: Mapped[str]
+    params: Mapped[Json]
+    follows: Mapped[int | None]
+    """Number of the trial that led to this one."""
+    state: Mapped[str]
+    """`domain.optimization.TrialState`."""
+    stage: Mapped[str] = mapped_column(default="")
+    reason: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    """{"code", "message", "next_step"} of one that failed or was dropped."""
+    build: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    """What was built: {"format", "notes", "libraries", "seconds"}."""
+    screening: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    """`Report` as JSON: few rounds, part of the rows."""
+    report: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    """`Report` as JSON: the full measurement."""
+    decision: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    """`Decision` as JSON: of the full measurement."""
+    version_id: Mapped[str | None] = mapped_column(ForeignKey("versions.id"))
+    """The version it was registered as."""
+    registering_job_id: Mapped[str | None]
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
+
+    version: Mapped[Version | None] = relationship()
+
+
 class Endpoint(Base):
     """The stable name clients call: its goal (written by people), what serves it (by the controller)."""
 
@@ -226,6 +308,8 @@ class Endpoint(Base):
     restart: Mapped[int] = mapped_column(default=0)
     options: Mapped[Json] = mapped_column(default=dict, server_default="{}")
     """`ServingOptions` as JSON; what it does not name has its default."""
+    rollout_policy: Mapped[Json] = mapped_column(default=dict, server_default="{}")
+    """`domain.rollout_policy.RolloutPolicy` as JSON; what it does not name has its default."""
     revision: Mapped[int] = mapped_column(default=1)
     """Counts changes of the goal; writers name the revision they saw (optimistic lock)."""
     serving_version_id: Mapped[str | None] = mapped_column(ForeignKey("versions.id"))
@@ -260,7 +344,7 @@ class Agent(Base):
     grpc_address: Mapped[str | None]
     device: Mapped[str | None]
     timings_s: Mapped[Json]
-    """Seconds per start-up stage: start, import, load, warm, gateway."""
+    """Seconds per start-up stage: start, verify, import, load, warm, gateway."""
     reason: Mapped[str | None]
     """Why it failed, in one sentence."""
     exit_code: Mapped[int | None]
@@ -299,6 +383,153 @@ class Event(Base):
     message: Mapped[str]
     """One sentence for people."""
     details: Mapped[Json]
+
+
+class Rollout(Base):
+    """One candidate's way to stable: `domain.rollout.Rollout`, and what is known beside it."""
+
+    __tablename__ = "rollouts"
+    __table_args__ = (
+        Index("ix_rollouts_endpoint_created_at", "endpoint", "created_at"),
+        Index("ix_rollouts_state", "state"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    endpoint: Mapped[str]
+    """The endpoint's name: a rollout's record outlives its endpoint."""
+    stable_version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"))
+    candidate_version_id: Mapped[str] = mapped_column(ForeignKey("versions.id"))
+    stable_handler: Mapped[str]
+    """Handler that stable is served with; comes back with it."""
+    candidate_handler: Mapped[str]
+    plan: Mapped[Json]
+    """`domain.rollout.Plan` as JSON."""
+    state: Mapped[str]
+    step_index: Mapped[int]
+    weight: Mapped[float]
+    mirror: Mapped[float]
+    holds: Mapped[list[str]]
+    entered_at: Mapped[float]
+    baked_s: Mapped[float]
+    step_requests: Mapped[int]
+    revision: Mapped[int]
+    warm_until: Mapped[float | None]
+    ending: Mapped[str | None]
+    reason: Mapped[str | None]
+    reason_code: Mapped[str | None]
+    full: Mapped[bool]
+    gate_job_id: Mapped[str | None]
+    gates: Mapped[list[Json] | None] = mapped_column(JSON(none_as_null=True))
+    """[{"name", "outcome": "passed" | "failed" | "waived" | "not_applicable", "sentence", "figures"}]"""
+    verdict: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    """`analysis.base.Verdict` as JSON: the latest one."""
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+    ended_at: Mapped[float | None]
+
+    stable: Mapped[Version] = relationship(foreign_keys=[stable_version_id], lazy="joined")
+    candidate: Mapped[Version] = relationship(foreign_keys=[candidate_version_id], lazy="joined")
+
+
+class RolloutEvidence(Base):
+    """What a rollout's evidence adds up to, and up to where it has been counted: written together."""
+
+    __tablename__ = "rollout_evidence"
+
+    rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"), primary_key=True)
+    cursor_ms: Mapped[int]
+    """End of the last tick that is counted, in milliseconds since the epoch: no tick counts twice."""
+    state: Mapped[Json]
+    """`analysis.base.Evidence` as JSON; floats come back bit for bit."""
+    captures: Mapped[Json] = mapped_column(default=dict, server_default="{}")
+    """Sequence number of the last capture read of each agent: {"<agent id>": n}."""
+
+
+class Disagreement(Base):
+    """One request that stable and candidate answered differently; the worst of a rollout are kept."""
+
+    __tablename__ = "rollout_disagreements"
+    __table_args__ = (Index("ix_rollout_disagreements_rollout_id", "rollout_id"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    rollout_id: Mapped[str] = mapped_column(ForeignKey("rollouts.id"))
+    at: Mapped[float]
+    request_id: Mapped[str]
+    distance: Mapped[float]
+    """How far apart the answers are; what it measures is in `answers`."""
+    inputs: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    """The request's tensors by name as nested lists; None where they were too large to keep."""
+    answers: Mapped[Json]
+    """{"stable": {...}, "candidate": {...}, "measure": "..."}"""
+
+
+class GoldenSet(Base):
+    """Fixed inputs with labels or reference outputs, versioned by digest; never changed."""
+
+    __tablename__ = "golden_sets"
+    __table_args__ = (UniqueConstraint("model_id", "digest"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    digest: Mapped[str]
+    """`sha256:<hex>` of the canonical JSON of its items."""
+    name: Mapped[str]
+    items: Mapped[list[Json]]
+    """[{"inputs": {name: nested list without the batch dimension}, "label": str | None,
+    "outputs": {name: nested list} | None}]"""
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+
+    model: Mapped[Model] = relationship(lazy="joined")
+
+
+class FreezeWindow(Base):
+    """A time in which nothing is promoted."""
+
+    __tablename__ = "freeze_windows"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    endpoint: Mapped[str | None]
+    """None: every endpoint."""
+    starts_at: Mapped[float]
+    ends_at: Mapped[float]
+    weekly: Mapped[bool] = mapped_column(default=False)
+    """Whether it comes again every seven days."""
+    reason: Mapped[str]
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+
+
+class Webhook(Base):
+    """An address that is told of rollouts' transitions."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    url: Mapped[str]
+    secret: Mapped[str]
+    """`whsec_<base64>`: signs what is sent (Standard Webhooks)."""
+    endpoint: Mapped[str | None]
+    """None: rollouts of every endpoint."""
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+
+
+class WebhookDelivery(Base):
+    """One transition on its way to one webhook: written in the transaction of the transition."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (Index("ix_webhook_deliveries_state_next_at", "state", "next_at"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"))
+    event: Mapped[Json]
+    state: Mapped[str]
+    """pending, delivered or given_up."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[float]
+    last_error: Mapped[str | None]
+    created_at: Mapped[float]
 
 
 class Lease(Base):

@@ -17,6 +17,10 @@ from control_plane.registry.tables import Alias, Artifact, Endpoint, Model, Tag,
 _HEX: Final = re.compile(r"[0-9a-f]{1,64}")
 
 
+_NOT_LISTED: Final = (defer(Version.signature), defer(Version.lineage), defer(Version.manifest))
+"""Columns that lists do not show."""
+
+
 @dataclass(frozen=True, slots=True)
 class VersionFilter:
     """What a list of versions is narrowed to.
@@ -41,7 +45,7 @@ def page(
         select(Version)
         .where(Version.id.in_(ids))
         .order_by(Version.created_at.desc(), Version.id)
-        .options(joinedload(Version.artifact).options(defer(Artifact.files)), defer(Version.signature))
+        .options(joinedload(Version.artifact).options(defer(Artifact.files)), *_NOT_LISTED)
     )
     return session.scalars(query).all(), total
 
@@ -219,11 +223,29 @@ def ref_of(session: Session, version_id: str | None) -> str | None:
 
 
 def digest_is_named(session: Session, digest: str) -> bool:
-    """Whether any version holds the artefact."""
-    return session.scalar(select(Version.id).where(Version.artifact_digest == digest).limit(1)) is not None
+    """Whether any version holds the artefact, to serve it or as evidence."""
+    holds = or_(Version.artifact_digest == digest, Version.evidence_digest == digest)
+    return session.scalar(select(Version.id).where(holds).limit(1)) is not None
 
 
 def count(session: Session) -> tuple[int, int]:
     """(models that have a version, versions)."""
     row = session.execute(select(func.count(func.distinct(Version.model_id)), func.count(Version.id))).one()
     return row[0], row[1]
+
+
+def ancestors(session: Session, version: Version, limit: int) -> list[Version]:
+    """What *version* was made from, its parent first, at most *limit* of them."""
+    found: list[Version] = []
+    parent_id = version.parent_id
+    while parent_id is not None and len(found) < limit:
+        parent = session.get_one(Version, parent_id)
+        found.append(parent)
+        parent_id = parent.parent_id
+    return found
+
+
+def children(session: Session, version_ids: Collection[str]) -> Sequence[Version]:
+    """Versions made directly from one of those, oldest first."""
+    query = select(Version).where(Version.parent_id.in_(version_ids)).order_by(Version.created_at, Version.id)
+    return session.scalars(query.options(*_NOT_LISTED)).all()

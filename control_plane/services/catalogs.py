@@ -6,6 +6,7 @@ imports torch in its functions, and calls services.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,8 @@ class HandlerView:
     title: str
     description: str
     formats: tuple[str, ...]
+    needs_one_of: tuple[str, ...] = ()
+    """Files of which a version must bring one; none where it needs none besides the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ def handlers(ctx: Context) -> tuple[HandlerView, ...]:
             handler.title,
             handler.description,
             tuple(name for name in names if handler.applies_to(name)),
+            handler.needs_one_of,
         )
         for handler in _built_in()
     )
@@ -62,9 +66,29 @@ def handlers(ctx: Context) -> tuple[HandlerView, ...]:
     return built_in + custom
 
 
+def fitting(ctx: Context, format_name: str, files: Collection[str]) -> tuple[HandlerView, ...]:
+    """Handlers that can serve a version of that format; *files*: paths in the version's artefact."""
+    brought = set(files)
+    return tuple(
+        each
+        for each in handlers(ctx)
+        if format_name in each.formats and not (each.needs_one_of and brought.isdisjoint(each.needs_one_of))
+    )
+
+
 def formats() -> tuple[FormatView, ...]:
     """Every format that can be served."""
     return tuple(FormatView(each.name, each.title, each.is_program) for each in format_catalog.formats())
+
+
+def is_program(format_name: str) -> bool:
+    """Whether serving a version of that format runs a program from its file."""
+    return any(each.is_program for each in format_catalog.formats() if each.name == format_name)
+
+
+def is_run_by_torch(format_name: str) -> bool:
+    """Whether torch runs versions of that format module by module, so that its options apply."""
+    return any(each.is_module for each in format_catalog.formats() if each.name == format_name)
 
 
 def job_kinds() -> tuple[str, ...]:
@@ -72,18 +96,29 @@ def job_kinds() -> tuple[str, ...]:
     return tuple(kind.name for kind in import_module(JOB_CATALOG).kinds() if kind.submittable)
 
 
-def check_handler(ctx: Context, name: str, format_name: str) -> str:
-    """Return *name* if it is a handler that serves versions of that format. Raises InvalidInputError."""
+def all_job_kinds() -> tuple[str, ...]:
+    """Every kind of job, in the catalogue's order."""
+    return tuple(kind.name for kind in import_module(JOB_CATALOG).kinds())
+
+
+def check_handler(ctx: Context, name: str, format_name: str, files: Collection[str]) -> str:
+    """Return *name* if it is a handler that serves versions of that format with those files.
+
+    files: paths in the version's artefact. Raises InvalidInputError.
+    """
     known = {handler.name: handler for handler in handlers(ctx)}
     if name not in known:
         raise InvalidInputError(
             f"There is no handler {name[:80]!r}; known handlers are {', '.join(known)}",
             next_step="Custom handlers must be listed in SIGNALBOX_HANDLERS.",
         )
-    if format_name not in known[name].formats:
-        able = [each for each, handler in known.items() if format_name in handler.formats]
+    able = [each.name for each in fitting(ctx, format_name, files)]
+    if name not in able:
+        needed = known[name].needs_one_of if format_name in known[name].formats else ()
+        lacks = f" without {' or '.join(needed)}" if needed else ""
         raise InvalidInputError(
-            f"Handler {name} cannot serve {format_name} versions", next_step=f"Use one of: {', '.join(able)}."
+            f"Handler {name} cannot serve {format_name} versions{lacks}",
+            next_step=f"Use one of: {', '.join(able)}.",
         )
     return name
 

@@ -55,9 +55,12 @@ def apply(ctx: Context, text: str, *, actor: str, dry_run: bool = False) -> tupl
 
 
 def _carry_out(ctx: Context, session: Session, wanted: Deployments, actor: str) -> None:
+    protected = ctx.settings.protected_aliases
     for alias in wanted.aliases:
         with _at(alias.line):
-            version_service.point_alias(session, alias.model, alias.alias, alias.number, actor=actor)
+            version_service.point_alias(
+                session, alias.model, alias.alias, alias.number, actor=actor, protected=protected
+            )
     session.flush()
     for each in wanted.deployments:
         with _at(each.line):

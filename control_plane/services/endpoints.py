@@ -15,12 +15,13 @@ from control_plane.domain.endpoint import AgentPhase, EndpointGoal
 from control_plane.domain.goal import Wish, check_wish
 from control_plane.domain.health import AgentFacts, EndpointFacts, assess
 from control_plane.domain.options import Patch
+from control_plane.domain.verdict import refusal
 from control_plane.domain.views import AgentView, EndpointView, EventView, Page, Prediction
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.registry import endpoints
 from control_plane.registry import session as sessions
 from control_plane.registry.tables import Agent, Endpoint, Version
-from control_plane.services import catalogs, events, gateway_client, goals, log_files
+from control_plane.services import catalogs, events, gateway_client, goals, log_files, rollout_conflicts
 from control_plane.services.context import Context
 from serving_agent.contract.signature import Signature
 
@@ -38,6 +39,7 @@ def deploy(
     memory_bytes: int | None = None,
     options: Patch | None = None,
     expected_revision: int | None = None,
+    waiver: str | None = None,
 ) -> EndpointView:
     """Create the endpoint, or have it serve another version or other settings; it is then wanted running.
 
@@ -47,7 +49,8 @@ def deploy(
     nothing.
     expected_revision: the revision the caller saw (0: there was no such endpoint); a ConflictError says what
     it is now and who changed it. Raises InvalidInputError, NotFoundError, and ConflictError for an archived
-    version.
+    version. waiver: why a variant that the optimisation lab rejected is deployed all the same; without it a
+    RejectedError.
     """
     wish = Wish(
         replicas=replicas,
@@ -58,7 +61,16 @@ def deploy(
         options=options,
     )
     with sessions.write(ctx.engine) as session:
-        goals.deploy(ctx, session, name, version_ref, wish, actor=actor, expected_revision=expected_revision)
+        goals.deploy(
+            ctx,
+            session,
+            name,
+            version_ref,
+            wish,
+            actor=actor,
+            expected_revision=expected_revision,
+            waiver=waiver,
+        )
     return get(ctx, name)
 
 
@@ -79,6 +91,7 @@ def restart(ctx: Context, name: str, *, actor: str, expected_revision: int | Non
     """Replace every agent by a new one of the same version, new ones ready first."""
     with sessions.write(ctx.engine) as session:
         row = _editable(session, name, expected_revision)
+        rollout_conflicts.refuse(session, name, f"A restart of {name}")
         if row.goal != EndpointGoal.RUNNING:
             raise ConflictError(f"{name} is stopped", next_step="Start it instead.")
         goal = replace(goals.goal_of(row), restart=row.restart + 1)
@@ -87,9 +100,10 @@ def restart(ctx: Context, name: str, *, actor: str, expected_revision: int | Non
 
 
 def stop(ctx: Context, name: str, *, actor: str, expected_revision: int | None = None) -> EndpointView:
-    """Want no agent; the endpoint keeps its settings. Idempotent."""
+    """Want no agent; the endpoint keeps its settings, and a rollout of it is aborted. Idempotent."""
     with sessions.write(ctx.engine) as session:
         row = _editable(session, name, expected_revision)
+        _end_rollout(ctx, session, name, actor, f"{actor} stopped {name}")
         goal = replace(goals.goal_of(row), state=EndpointGoal.STOPPED)
         goals.change(session, row, goal, actor=actor, action="endpoint.stopped", did=f"stopped {name}")
     return get(ctx, name)
@@ -105,12 +119,13 @@ def start(ctx: Context, name: str, *, actor: str, expected_revision: int | None 
 
 
 def delete(ctx: Context, name: str, *, actor: str, expected_revision: int | None = None) -> None:
-    """Want the endpoint gone: the controller drains its agents and removes it.
+    """Want the endpoint gone: the controller drains its agents and removes it; a rollout of it is aborted.
 
     Idempotent until it is gone.
     """
     with sessions.write(ctx.engine) as session:
         row = goals.locked(session, name, expected_revision)
+        _end_rollout(ctx, session, name, actor, f"{actor} deleted {name}")
         goal = replace(goals.goal_of(row), state=EndpointGoal.DELETED)
         goals.change(session, row, goal, actor=actor, action="endpoint.deleted", did=f"deleted {name}")
 
@@ -201,6 +216,10 @@ def _editable(session: Session, name: str, expected_revision: int | None) -> End
     return row
 
 
+def _end_rollout(ctx: Context, session: Session, name: str, actor: str, why: str) -> None:
+    rollout_conflicts.end_with_endpoint(session, ctx.settings, name, actor=actor, why=why, at=time.time())
+
+
 def _views(ctx: Context, session: Session, rows: Sequence[Endpoint]) -> tuple[EndpointView, ...]:
     by_endpoint: defaultdict[str, list[Agent]] = defaultdict(list)
     for agent in endpoints.shown_agents(session, [row.id for row in rows]):
@@ -238,10 +257,19 @@ def _view(ctx: Context, row: Endpoint, shown: Sequence[Agent], now: float) -> En
         revision=row.revision,
         url=f"{ctx.settings.gateway_url}/e/{row.name}",
         agents=_live_and_latest_failed(shown),
+        runs_program=catalogs.is_program(row.version.format),
+        warnings=_warnings(row),
         created_by=row.created_by,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
+
+
+def _warnings(row: Endpoint) -> tuple[str, ...]:
+    """One sentence for each version of the endpoint that the gate refuses by its latest word."""
+    known = {version.id: version for version in (row.version, row.serving_version) if version is not None}
+    said = (refusal(version.ref, version.verdict) for version in known.values())
+    return tuple(sentence for sentence in said if sentence)
 
 
 def _facts(row: Endpoint, shown: Sequence[Agent]) -> tuple[AgentFacts, ...]:

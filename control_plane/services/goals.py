@@ -14,13 +14,15 @@ from control_plane.domain import options as serving_options
 from control_plane.domain.endpoint import EndpointGoal
 from control_plane.domain.goal import Goal, Wish, check_wish
 from control_plane.domain.names import check_label
+from control_plane.domain.verdict import refusal
 from control_plane.errors import ConflictError, InvalidInputError, NotFoundError
 from control_plane.registry import endpoints
 from control_plane.registry import events as event_rows
 from control_plane.registry import session as sessions
 from control_plane.registry.tables import Endpoint, Version
-from control_plane.services import catalogs, events, versions
+from control_plane.services import architectures, catalogs, events, rollout_conflicts, versions, waivers
 from control_plane.services.context import Context
+from serving_agent.contract.options import Execution
 
 DEFAULTS = Wish(replicas=1, threads=1, device="auto")
 """Settings of a new endpoint that nobody named; the handler is the version's own."""
@@ -39,7 +41,7 @@ def subject(name: str) -> str:
 
 def locked(session: Session, name: str, expected_revision: int | None) -> Endpoint:
     """The endpoint, locked. Raises NotFoundError, or ConflictError when its goal has another revision."""
-    sessions.lock(session, subject(name))
+    _lock(session, name)
     row = endpoints.locked(session, name)
     if row is None:
         raise NotFoundError(f"There is no endpoint {name!r}")
@@ -57,15 +59,18 @@ def deploy(
     actor: str,
     expected_revision: int | None = None,
     state: EndpointGoal = EndpointGoal.RUNNING,
+    waiver: str | None = None,
+    returning: bool = False,
 ) -> bool:
     """Make *name* serve *version_ref* with the settings of *wish*; whether that changed anything.
 
     state: RUNNING, or STOPPED to keep it for later. A new endpoint, and one that was being deleted, take
-    defaults for settings that *wish* leaves open.
+    defaults for settings that *wish* leaves open. waiver: why a variant that the lab rejected is deployed all
+    the same; returning: whether it goes back to what it served before, which needs none.
     """
     check_label("endpoint", name)
     check_wish(wish, cpu_count=os.cpu_count() or 1)
-    sessions.lock(session, subject(name))
+    _lock(session, name)
     version = versions.find(session, version_ref, lock=True)
     row = endpoints.locked(session, name)
     _check_revision(session, row, expected_revision)
@@ -73,7 +78,11 @@ def deploy(
     after = _goal_after(before, version, wish, state)
     if after == before:
         return False
-    _check_deployable(ctx, version, after)
+    check_deployable(ctx, version, after)
+    if not returning and (before is None or before.version_id != version.id):
+        waivers.check(session, version, waiver, wanted=f"deployed to {name}", actor=actor)
+    if before is not None:
+        _respect_rollout(ctx, session, name, before, after, actor)
     _store(session, row, name, after, actor)
     _record_deploy(session, name, version, before, after, actor)
     return True
@@ -111,6 +120,11 @@ def goal_of(row: Endpoint) -> Goal:
     )
 
 
+def _lock(session: Session, name: str) -> None:
+    sessions.lock(session, subject(name))
+    rollout_conflicts.lock(session, name)
+
+
 def _goal_after(before: Goal | None, version: Version, wish: Wish, state: EndpointGoal) -> Goal:
     base = before or Goal(
         state=EndpointGoal.RUNNING,
@@ -125,14 +139,46 @@ def _goal_after(before: Goal | None, version: Version, wish: Wish, state: Endpoi
     return replace(base.with_wish(wish), state=state, version_id=version.id)
 
 
-def _check_deployable(ctx: Context, version: Version, goal: Goal) -> None:
+def check_deployable(ctx: Context, version: Version, goal: Goal) -> None:
+    """Raise ConflictError or InvalidInputError when *version* cannot be served as *goal* says."""
     if version.archived_at is not None:
         raise ConflictError(f"{version.ref} is archived", next_step="Restore it, or deploy another version.")
-    catalogs.check_handler(ctx, goal.handler, version.format)
-    if goal.options.execution.compile and version.format == "torchscript":
+    refused = refusal(version.ref, version.verdict)
+    if refused:
+        next_step = "Deploy another version; the version's page says what was found."
+        raise ConflictError(refused, next_step=next_step)
+    files = [file["path"] for file in version.artifact.files]
+    catalogs.check_handler(ctx, goal.handler, version.format, files)
+    architectures.check_served(ctx, version.format, version.artifact_digest)
+    _check_execution(version, goal.options.execution)
+
+
+def _check_execution(version: Version, wanted: Execution) -> None:
+    """Refuse options of torch that do not apply to the version's format."""
+    if wanted.compile and version.format == "torchscript":
         raise InvalidInputError(
             f"torch.compile does not apply to TorchScript, which {version.ref} is",
             next_step="Turn the option off, or register the model as an exported program.",
+        )
+    if not wanted.is_default and not catalogs.is_run_by_torch(version.format):
+        raise InvalidInputError(
+            f"The execution options change how torch runs a model, and {version.ref} is not run by torch",
+            next_step="Turn them off.",
+        )
+
+
+def _respect_rollout(
+    ctx: Context, session: Session, name: str, before: Goal, after: Goal, actor: str
+) -> None:
+    """Refuse what a standing rollout does not bear; end it, and what is kept warm, where *after* asks so."""
+    if after != replace(before, state=after.state, replicas=after.replicas):
+        rollout_conflicts.refuse(session, name, f"A change of {name}")
+    if after.state == EndpointGoal.STOPPED != before.state:
+        why = f"{actor} stopped {name}"
+        rollout_conflicts.end_with_endpoint(session, ctx.settings, name, actor=actor, why=why, at=time.time())
+    elif after.version_id != before.version_id:
+        rollout_conflicts.close_window(
+            session, name, actor=actor, why=f"{actor} deployed another version", at=time.time()
         )
 
 
@@ -213,7 +259,7 @@ def _check_revision(session: Session, row: Endpoint | None, expected: int | None
     if row is None:
         raise ConflictError("The endpoint was deleted meanwhile", next_step="Look again.")
     last = event_rows.latest(session, subject(row.name), actions=CHANGES)
-    who = f" by {last.actor} {_ago(time.time() - last.at)}: {last.message}" if last else ""
+    who = f" by {last.actor} {ago(time.time() - last.at)}: {last.message}" if last else ""
     raise ConflictError(
         f"{row.name} was changed meanwhile{who}. It is now at revision {present}, "
         f"serving {row.version.ref} with {row.replicas} replicas ({row.goal})",
@@ -226,7 +272,8 @@ def _check_revision(session: Session, row: Endpoint | None, expected: int | None
     )
 
 
-def _ago(seconds: float) -> str:
+def ago(seconds: float) -> str:
+    """*seconds* in words: `40 s ago`, `3 min ago`."""
     if seconds < 100:
         return f"{max(0, round(seconds))} s ago"
     return f"{round(seconds / 60)} min ago" if seconds < 6000 else f"{round(seconds / 3600)} h ago"

@@ -5,23 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from control_plane.registry import jobs as job_rows
 from control_plane.registry import session as sessions
 from control_plane.registry import versions
 from control_plane.registry.artifacts import ArtifactStore
-from control_plane.services import registration, uploads
+from control_plane.services import comparison, optimization_folders, registration, uploads
 from control_plane.services.context import Context
 
 TEMPORARY_KEPT_S: Final = 24 * 3600.0
-"""An artefact that is still being written after this long is not: its writer died."""
+"""What is still being written after this long is not: its writer died."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tidied:
-    """What was removed: uploads that waited too long, half-written artefacts, artefacts without a version."""
+    """What was removed: uploads that waited too long, half-written artefacts, artefacts without a version,
+    comparisons (how many) of artefacts that are gone."""
 
     uploads: tuple[str, ...]
     temporary_folders: int
     artifacts: tuple[str, ...]
+    comparisons: int
+    trials: int
+    """Folders of optimisation jobs whose variants nobody registered in time."""
 
 
 def tidy(ctx: Context, now: float) -> Tidied:
@@ -33,7 +38,17 @@ def tidy(ctx: Context, now: float) -> Tidied:
         artifacts=tuple(
             digest for digest in _unnamed(ctx, store) if registration.remove_unnamed(ctx, digest)
         ),
+        comparisons=comparison.forget(ctx, now - TEMPORARY_KEPT_S),
+        trials=optimization_folders.forget(
+            ctx.settings, now - optimization_folders.KEPT_S, working=_working(ctx)
+        ),
     )
+
+
+def _working(ctx: Context) -> frozenset[str]:
+    """Ids of jobs that may still need their folder."""
+    with sessions.read(ctx.engine) as session:
+        return job_rows.unfinished(session)
 
 
 def _unnamed(ctx: Context, store: ArtifactStore) -> list[str]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from control_plane.domain.details import check_details
-from control_plane.domain.job import FINAL_STATES, JobState
+from control_plane.domain.job import FINAL_STATES, LAB_KINDS, JobState, Lane, lane_of
 from control_plane.domain.views import JobView, Page, Reason
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.registry import jobs
 from control_plane.registry import session as sessions
-from control_plane.registry.tables import Job
+from control_plane.registry.tables import Job, new_id
 from control_plane.services import catalogs, events, log_files
 from control_plane.services.context import Context
 from control_plane.services.paging import offset
@@ -61,9 +61,21 @@ def submit(ctx: Context, kind: str, *, subject: str, params: Mapping[str, Any], 
         return view(queue(session, kind, subject=subject, params=params, actor=actor))
 
 
-def queue(session: Session, kind: str, *, subject: str, params: Mapping[str, Any], actor: str) -> Job:
-    """`submit` within the transaction of *session*, for a kind that is known to exist."""
+def queue(
+    session: Session,
+    kind: str,
+    *,
+    subject: str,
+    params: Mapping[str, Any],
+    actor: str,
+    job_id: str | None = None,
+) -> Job:
+    """`submit` within the transaction of *session*, for a kind that is known to exist.
+
+    job_id: its id, where something was named after it before; a new one without.
+    """
     job = Job(
+        id=job_id or new_id(),
         kind=kind,
         subject=subject,
         params=check_details(params),
@@ -84,7 +96,7 @@ def queue(session: Session, kind: str, *, subject: str, params: Mapping[str, Any
 def get(ctx: Context, job_id: str) -> JobView:
     """One job. Raises NotFoundError."""
     with sessions.read(ctx.engine) as session:
-        return view(_found(session.get(Job, job_id), job_id))
+        return _placed(session, _found(session.get(Job, job_id), job_id))
 
 
 def search(
@@ -99,7 +111,7 @@ def search(
     start = offset(page, page_size)
     with sessions.read(ctx.engine) as session:
         rows, total = jobs.page(session, state=state, kind=kind, offset=start, limit=page_size)
-        return Page(tuple(view(row) for row in rows), total, page, page_size)
+        return Page(tuple(_placed(session, row) for row in rows), total, page, page_size)
 
 
 def cancel(ctx: Context, job_id: str, *, actor: str) -> JobView:
@@ -145,13 +157,17 @@ def log(ctx: Context, job_id: str, *, lines: int = 200) -> tuple[str, ...]:
     return log_files.tail(ctx.settings.logs_dir / "jobs" / f"{job.id}.log", lines)
 
 
-def claim(ctx: Context, pid: int, pid_started_at: float) -> ClaimedJob | None:
-    """Take the oldest queued job for the process (pid, creation time); None when there is none.
+def claim(ctx: Context, pid: int, pid_started_at: float, *, lane: Lane = Lane.MAIN) -> ClaimedJob | None:
+    """Take the oldest queued job of *lane* for the process (pid, creation time); None when there is none.
 
-    Two processes never get the same job.
+    Two processes never get the same job, and no two jobs of the lab run at the same time.
     """
     with sessions.write(ctx.engine) as session:
-        job = jobs.next_queued(session)
+        if lane == Lane.LAB:
+            sessions.lock(session, "jobs/lab")
+        if lane == Lane.LAB and jobs.count_running(session, LAB_KINDS):
+            return None
+        job = jobs.next_queued(session, **_of_lane(lane))
         if job is None:
             return None
         job.state, job.attempt = JobState.RUNNING, job.attempt + 1
@@ -164,6 +180,14 @@ def claim(ctx: Context, pid: int, pid_started_at: float) -> ClaimedJob | None:
             attempt=job.attempt,
             created_by=job.created_by,
         )
+
+
+def waits(ctx: Context, lane: Lane) -> bool:
+    """Whether a job of *lane* is queued that could start now, as far as its lane is concerned."""
+    with sessions.read(ctx.engine) as session:
+        if lane == Lane.LAB and jobs.count_running(session, LAB_KINDS):
+            return False
+        return jobs.is_queued(session, **_of_lane(lane))
 
 
 def report(ctx: Context, job_id: str, stage: str, progress: float) -> None:
@@ -249,7 +273,21 @@ def view(job: Job) -> JobView:
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
+        lane=lane_of(job.kind).value,
     )
+
+
+def _placed(session: Session, job: Job) -> JobView:
+    """`view` with the job's place in the queue."""
+    if job.state != JobState.QUEUED:
+        return view(job)
+    place = jobs.ahead(session, job, **_of_lane(lane_of(job.kind)))
+    return replace(view(job), ahead=place)
+
+
+def _of_lane(lane: Lane) -> dict[str, Any]:
+    """The kinds of a lane, as queries take them."""
+    return {"only": LAB_KINDS} if lane == Lane.LAB else {"besides": LAB_KINDS}
 
 
 def _time_left_s(job: Job, now: float) -> float | None:

@@ -11,16 +11,18 @@ from typing import Any
 import msgspec
 from sqlalchemy.orm import Session
 
-from control_plane.domain.details import check_details, check_labels
+from control_plane.admission import gate
+from control_plane.domain.details import check_details, check_labels, check_lineage
 from control_plane.domain.names import check_label, parse_version_ref
 from control_plane.domain.upload import UploadState
 from control_plane.domain.views import Example
 from control_plane.errors import ConflictError, NotFoundError, UnavailableError
+from control_plane.provenance import keys
 from control_plane.registry import session as sessions
 from control_plane.registry import uploads, versions
 from control_plane.registry.artifacts import ArtifactStore, StoredArtifact
 from control_plane.registry.tables import Artifact, Examples, Model, Upload, Version
-from control_plane.services import events
+from control_plane.services import events, manifests
 from control_plane.services.context import Context
 from serving_agent.contract.signature import Signature
 
@@ -43,6 +45,8 @@ class _Draft:
     program_accepted_at: float | None
     parent_ref: str | None
     upload_id: str | None
+    lineage: dict[str, Any]
+    verdict: dict[str, Any] | None
 
 
 def register(
@@ -61,6 +65,9 @@ def register(
     program_accepted_at: float | None = None,
     parent_ref: str | None = None,
     upload_id: str | None = None,
+    lineage: Mapping[str, Any] | None = None,
+    evidence_dir: Path | None = None,
+    verdict: Mapping[str, Any] | None = None,
 ) -> str:
     """Make the files below *files_dir* the next version of *model* and return its name, `model@N`.
 
@@ -68,6 +75,10 @@ def register(
     versions that had them were deleted. With *upload_id*, the upload becomes REGISTERED in the same
     transaction, and calling again (a job that was run twice) returns the version it became; an upload that
     was cancelled meanwhile raises ConflictError. *files_dir* is left in place; its files become read-only.
+
+    lineage: where it came from, free JSON of at most 1 MiB. evidence_dir: the original upload, kept sealed as
+    long as the version and never served. verdict: what this gate said of it: {"decision", "code",
+    "left_out"}.
     """
     draft = _Draft(
         model=check_label("model", model),
@@ -82,30 +93,44 @@ def register(
         program_accepted_at=program_accepted_at,
         parent_ref=parent_ref,
         upload_id=upload_id,
+        lineage=check_lineage(lineage or {}),
+        verdict=None if verdict is None else check_lineage(verdict),
     )
     store = ArtifactStore(ctx.settings.artifacts_dir)
     for _ in range(_INGEST_ATTEMPTS):
         artifact = store.ingest(files_dir)
-        ref = _insert_if_held(ctx, store, artifact, draft)
+        evidence = store.ingest(evidence_dir) if evidence_dir else None
+        ref = _insert_if_held(ctx, store, artifact, evidence, draft)
         if ref is not None:
             return ref
     raise UnavailableError("The artefact was deleted while it was registered", next_step="Register it again.")
 
 
 def _insert_if_held(
-    ctx: Context, store: ArtifactStore, artifact: StoredArtifact, draft: _Draft
+    ctx: Context,
+    store: ArtifactStore,
+    artifact: StoredArtifact,
+    evidence: StoredArtifact | None,
+    draft: _Draft,
 ) -> str | None:
-    """Write the rows unless the artefact's files went meanwhile (see `remove_unnamed`)."""
+    """Write the rows unless the files of either artefact went meanwhile (see `remove_unnamed`)."""
+    key = keys.open_or_create(ctx.settings.keys_dir)
     now = time.time()
+    named = {each.digest: each for each in (artifact, evidence) if each is not None}
     with sessions.write(ctx.engine) as session:
-        sessions.lock(session, artifact.digest)
+        for digest in sorted(named):  # one order for all, so that no two wait for each other
+            sessions.lock(session, digest)
         upload = _upload(session, draft.upload_id)
         if upload is not None and upload.version is not None:
             return upload.version.ref
-        if not store.holds(artifact.digest):
+        if not all(store.holds(digest) for digest in named):
             return None
-        _keep_artifact(session, artifact, now)
-        return _insert_version(session, artifact.digest, draft, upload, now)
+        for each in named.values():
+            _keep_artifact(session, each, now)
+        version = _insert_version(session, artifact.digest, evidence.digest if evidence else None, draft, now)
+        version.manifest = manifests.sign(session, version, key)
+        _note_registered(session, version, draft, upload, now)
+        return version.ref
 
 
 def _upload(session: Session, upload_id: str | None) -> Upload | None:
@@ -132,7 +157,9 @@ def _keep_artifact(session: Session, artifact: StoredArtifact, now: float) -> No
         session.flush()
 
 
-def _insert_version(session: Session, digest: str, draft: _Draft, upload: Upload | None, now: float) -> str:
+def _insert_version(
+    session: Session, digest: str, evidence_digest: str | None, draft: _Draft, now: float
+) -> Version:
     model = _numbered(session, draft.model, now)
     version = Version(
         model_id=model.id,
@@ -146,6 +173,10 @@ def _insert_version(session: Session, digest: str, draft: _Draft, upload: Upload
         parent_id=_parent_id(session, draft.parent_ref),
         program_accepted_by=draft.program_accepted_by,
         program_accepted_at=draft.program_accepted_at,
+        lineage=draft.lineage,
+        evidence_digest=evidence_digest,
+        gate_version=gate.VERSION if draft.verdict is not None else None,
+        verdict=draft.verdict,
         created_by=draft.actor,
         created_at=now,
         archived_at=None,
@@ -154,20 +185,24 @@ def _insert_version(session: Session, digest: str, draft: _Draft, upload: Upload
     session.flush()
     if draft.examples:
         session.add(Examples(version_id=version.id, items=[asdict(example) for example in draft.examples]))
+    return version
+
+
+def _note_registered(
+    session: Session, version: Version, draft: _Draft, upload: Upload | None, now: float
+) -> None:
     if upload is not None:
         upload.state, upload.version_id, upload.updated_at = UploadState.REGISTERED, version.id, now
-    ref = f"{draft.model}@{model.last_number}"
     events.record(
         session,
         at=now,
         actor=draft.actor,
         action="version.registered",
-        subject=ref,
-        message=f"{draft.actor} registered {ref} ({draft.format})",
-        digest=digest,
+        subject=version.ref,
+        message=f"{draft.actor} registered {version.ref} ({draft.format})",
+        digest=version.artifact_digest,
         program_accepted_by=draft.program_accepted_by,
     )
-    return ref
 
 
 def _numbered(session: Session, name: str, now: float) -> Model:
@@ -192,11 +227,11 @@ def _parent_id(session: Session, parent_ref: str | None) -> str | None:
 
 
 def remove_unnamed(ctx: Context, digest: str) -> bool:
-    """Remove the artefact's row and files if no version holds it; whether it did.
+    """Remove the artefact's row and files if no version holds it, to serve or as evidence; whether it did.
 
     Runs under the same lock as `register`, which looks for the files under that lock too: a version is never
-    left without its files. A crash in between leaves files without a row, which `services.housekeeping`
-    removes.
+    left without its files. A crash in between leaves files in the store's `tmp`, which
+    `services.housekeeping` removes.
     """
     store = ArtifactStore(ctx.settings.artifacts_dir)
     with sessions.write(ctx.engine) as session:
@@ -207,5 +242,6 @@ def remove_unnamed(ctx: Context, digest: str) -> bool:
         if row is not None:
             session.delete(row)
             session.flush()
-        store.delete(digest)
+        aside = store.set_aside(digest)
+    store.discard(aside)
     return True

@@ -104,10 +104,12 @@ def _disk_attention(ctx: Context, free: int, total: int) -> Iterator[Attention]:
 
 def _endpoint_attention(shown: Sequence[EndpointView]) -> Iterator[Attention]:
     for view in shown:
+        link = f"/endpoints?name={quote(view.name)}"
+        for warning in view.warnings:
+            yield Attention("endpoint", view.name, warning, link)
         if view.health in (EndpointHealth.CRASH_LOOP, EndpointHealth.DEGRADED):
             failed = next((agent for agent in view.agents if agent.phase == AgentPhase.FAILED), None)
             at = failed.ended_at if failed else None
-            link = f"/endpoints?name={quote(view.name)}"
             yield Attention("endpoint", view.name, f"{view.health.capitalize()}: {view.sentence}", link, at)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import delete as sql_delete
@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 
 from control_plane.domain.details import MAX_TAGS, check_tag_key, check_tag_value
 from control_plane.domain.names import check_alias, parse_version_ref
+from control_plane.domain.optimization import variant_of
+from control_plane.domain.verdict import decision_of
 from control_plane.domain.views import (
     Example,
     FileView,
@@ -22,13 +24,18 @@ from control_plane.domain.views import (
     VersionView,
 )
 from control_plane.errors import ConflictError, InUseError, InvalidInputError, NotFoundError
-from control_plane.registry import endpoints, versions
+from control_plane.registry import endpoints, optimization_trials, rollout_history, versions
 from control_plane.registry import session as sessions
-from control_plane.registry.tables import Agent, Alias, Examples, Tag, Upload, Version
-from control_plane.services import events, registration
+from control_plane.registry.tables import Agent, Alias, Artifact, Examples, Tag, Upload, Version
+from control_plane.services import events, registration, waivers
 from control_plane.services.context import Context
 from control_plane.services.paging import offset, query_text
 from serving_agent.contract.signature import Signature
+
+_MOVE_ALIAS: Final = "Move or remove the alias first."
+_UNPROTECT: Final = (
+    "Only a rollout moves it. To do it by hand, take {alias} out of SIGNALBOX_PROTECTED_ALIASES and restart."
+)
 
 
 def search(
@@ -121,14 +128,38 @@ def remove_tag(ctx: Context, ref: str, key: str, *, actor: str) -> None:
         _record(session, actor, "version.untagged", version.ref, f"removed tag {key} from {version.ref}")
 
 
-def set_alias(ctx: Context, model: str, alias: str, number: int, *, actor: str) -> None:
-    """Point *alias* at version *number* of *model*, wherever it pointed before. Idempotent."""
+def set_alias(
+    ctx: Context,
+    model: str,
+    alias: str,
+    number: int,
+    *,
+    actor: str,
+    by_rollout: bool = False,
+    waiver: str | None = None,
+) -> None:
+    """Point *alias* at version *number* of *model*, wherever it pointed before. Idempotent.
+
+    A protected alias can be set by hand where it is not set yet; after that only a rollout moves it, and
+    others get a ConflictError. waiver: why a variant that the optimisation lab rejected gets a protected
+    alias all the same; without it a RejectedError.
+    """
+    protected = () if by_rollout else ctx.settings.protected_aliases
     with sessions.write(ctx.engine) as session:
-        point_alias(session, model, alias, number, actor=actor)
+        point_alias(session, model, alias, number, actor=actor, protected=protected, waiver=waiver)
 
 
-def point_alias(session: Session, model: str, alias: str, number: int, *, actor: str) -> None:
-    """`set_alias` within the transaction of *session*."""
+def point_alias(
+    session: Session,
+    model: str,
+    alias: str,
+    number: int,
+    *,
+    actor: str,
+    protected: Collection[str],
+    waiver: str | None = None,
+) -> None:
+    """`set_alias` within the transaction of *session*. protected: aliases that must stay if they are set."""
     check_alias(alias)
     versions.find_model(session, model, lock=True)
     version = find(session, f"{model}@{number}", lock=True)
@@ -138,6 +169,10 @@ def point_alias(session: Session, model: str, alias: str, number: int, *, actor:
     if present is not None and present.version_id == version.id:
         return
     before = versions.ref_of(session, present.version_id if present else None)
+    if present is not None and alias in protected:
+        raise _protected(model, alias, "moved")
+    if alias in protected:
+        waivers.check(session, version, waiver, wanted=f"given the alias {alias}", actor=actor)
     if present is None:
         session.add(Alias(model_id=version.model_id, name=alias, version_id=version.id))
     else:
@@ -147,18 +182,37 @@ def point_alias(session: Session, model: str, alias: str, number: int, *, actor:
     _record(session, actor, "alias.set", version.ref, message, alias=alias, before=before)
 
 
+def follow_protected(
+    session: Session, old: Version, new: Version, *, actor: str, aliases: Collection[str]
+) -> None:
+    """Move those of *aliases* that point at *old* to *new*, a version of the same model: for rollouts."""
+    held = versions.aliases_of(session, [old.id]).get(old.id, ())
+    for alias in sorted(set(held) & set(aliases)) if old.model_id == new.model_id else ():
+        point_alias(session, new.model.name, alias, new.number, actor=actor, protected=())
+
+
 def remove_alias(ctx: Context, model: str, alias: str, *, actor: str) -> None:
-    """Remove *alias* from *model*. Raises NotFoundError when it has none."""
+    """Remove *alias* from *model*. Raises NotFoundError without one, ConflictError for a protected one."""
     with sessions.write(ctx.engine) as session:
         row = versions.find_model(session, model, lock=True)
         present = session.get(Alias, (row.id, alias)) if row else None
         if present is None:
             raise NotFoundError(f"{model!r} has no alias {alias!r}")
+        if alias in ctx.settings.protected_aliases:
+            raise _protected(model, alias, "removed")
         ref = versions.ref_of(session, present.version_id) or model
         session.delete(present)
         _record(
             session, actor, "alias.removed", ref, f"removed alias {model}@{alias} from {ref}", alias=alias
         )
+
+
+def _protected(model: str, alias: str, what: str) -> ConflictError:
+    return ConflictError(
+        f"{model}@{alias} is protected: it cannot be {what} by hand",
+        next_step=_UNPROTECT.format(alias=alias),
+        alias=alias,
+    )
 
 
 def archive(ctx: Context, ref: str, *, actor: str) -> None:
@@ -170,7 +224,8 @@ def archive(ctx: Context, ref: str, *, actor: str) -> None:
         version = find(session, ref, lock=True)
         if version.archived_at is None:
             _refuse_served(session, version, "archived")
-            _refuse_aliased(session, version, "archived")
+            _refuse_rolled_out(session, version)
+            _refuse_aliased(ctx, session, version, "archived")
             version.archived_at = time.time()
             _record(session, actor, "version.archived", version.ref, f"archived {version.ref}")
 
@@ -178,14 +233,20 @@ def archive(ctx: Context, ref: str, *, actor: str) -> None:
 def restore(ctx: Context, ref: str, *, actor: str) -> None:
     """Bring an archived version back. Idempotent."""
     with sessions.write(ctx.engine) as session:
-        version = find(session, ref, lock=True)
-        if version.archived_at is not None:
-            version.archived_at = None
-            _record(session, actor, "version.restored", version.ref, f"restored {version.ref}")
+        restore_found(session, find(session, ref, lock=True), actor=actor)
+
+
+def restore_found(session: Session, version: Version, *, actor: str) -> bool:
+    """`restore` within the transaction of *session*; whether the version was archived."""
+    if version.archived_at is None:
+        return False
+    version.archived_at = None
+    _record(session, actor, "version.restored", version.ref, f"restored {version.ref}")
+    return True
 
 
 def delete(ctx: Context, ref: str, *, actor: str) -> None:
-    """Delete a version for good, and its artefact when no other version holds it.
+    """Delete a version for good, and its artefact and evidence when no other version holds them.
 
     Raises InUseError, saying where, while an endpoint serves it or should, an agent of it runs, or an alias
     points at it. Its number is not used again: `model@N` never comes to mean other bytes.
@@ -193,11 +254,14 @@ def delete(ctx: Context, ref: str, *, actor: str) -> None:
     with sessions.write(ctx.engine) as session:
         version = find(session, ref, lock=True)
         _refuse_served(session, version, "deleted")
-        _refuse_aliased(session, version, "deleted")
+        _refuse_aliased(ctx, session, version, "deleted")
+        _refuse_recorded(session, version)
         name, digest = version.ref, version.artifact_digest
+        held = {digest, version.evidence_digest or digest}
         _forget(session, version)
         _record(session, actor, "version.deleted", name, f"deleted {name}", digest=digest)
-    registration.remove_unnamed(ctx, digest)
+    for each in held:
+        registration.remove_unnamed(ctx, each)
 
 
 def find(session: Session, ref: str, *, lock: bool = False) -> Version:
@@ -225,12 +289,35 @@ def _refuse_served(session: Session, version: Version, what: str) -> None:
         )
 
 
-def _refuse_aliased(session: Session, version: Version, what: str) -> None:
+def _refuse_rolled_out(session: Session, version: Version) -> None:
+    rollout = rollout_history.of_version(session, version.id, standing=True)
+    if rollout is not None:
+        raise InUseError(
+            f"{version.ref} cannot be archived: the rollout of {rollout.candidate.ref} to {rollout.endpoint} "
+            "needs it",
+            next_step="Wait until the rollout has ended and keeps nothing warm.",
+            endpoints=[rollout.endpoint],
+            rollout=rollout.id,
+        )
+
+
+def _refuse_recorded(session: Session, version: Version) -> None:
+    rollout = rollout_history.of_version(session, version.id, standing=False)
+    if rollout is not None:
+        raise InUseError(
+            f"{version.ref} cannot be deleted: it is in the record of a rollout to {rollout.endpoint}",
+            next_step="Archive it instead.",
+            rollout=rollout.id,
+        )
+
+
+def _refuse_aliased(ctx: Context, session: Session, version: Version, what: str) -> None:
     aliases = versions.aliases_of(session, [version.id]).get(version.id, ())
+    protected = next((alias for alias in aliases if alias in ctx.settings.protected_aliases), None)
     if aliases:
         raise InUseError(
             f"{version.ref} cannot be {what}: alias {', '.join(aliases)} points at it",
-            next_step="Move or remove the alias first.",
+            next_step=_UNPROTECT.format(alias=protected) if protected else _MOVE_ALIAS,
             aliases=list(aliases),
         )
 
@@ -240,6 +327,7 @@ def _forget(session: Session, version: Version) -> None:
     session.execute(update(Version).where(Version.parent_id == version.id).values(parent_id=None))
     session.execute(update(Upload).where(Upload.version_id == version.id).values(version_id=None))
     session.execute(sql_delete(Agent).where(Agent.version_id == version.id))
+    optimization_trials.forget_version(session, version.id)
     session.delete(version)
     session.flush()
 
@@ -266,6 +354,7 @@ def _views(session: Session, rows: Sequence[Version]) -> tuple[VersionView, ...]
 
 
 def _common(row: Version, aliases: tuple[str, ...], served_by: tuple[str, ...]) -> dict[str, Any]:
+    method, accepted = variant_of(row.lineage)
     return {
         "id": row.id,
         "ref": row.ref,
@@ -282,6 +371,9 @@ def _common(row: Version, aliases: tuple[str, ...], served_by: tuple[str, ...]) 
         "created_by": row.created_by,
         "created_at": row.created_at,
         "archived_at": row.archived_at,
+        "decision": decision_of(row.verdict),
+        "method": method,
+        "accepted": accepted,
     }
 
 
@@ -292,12 +384,22 @@ def _detail(session: Session, row: Version) -> VersionDetail:
         **_common(row, aliases, served_by),
         signature=msgspec.convert(row.signature, Signature),
         labels=tuple(row.labels),
-        files=tuple(FileView(**file) for file in row.artifact.files),
+        files=_file_views(row.artifact),
         parent=versions.ref_of(session, row.parent_id),
         program_accepted_by=row.program_accepted_by,
         program_accepted_at=row.program_accepted_at,
         example_count=len(row.examples.items) if row.examples else 0,
+        lineage=row.lineage,
+        evidence_digest=row.evidence_digest,
+        evidence_files=_file_views(row.evidence) if row.evidence else (),
+        gate_version=row.gate_version,
+        verdict=row.verdict,
+        manifest=row.manifest,
     )
+
+
+def _file_views(artifact: Artifact) -> tuple[FileView, ...]:
+    return tuple(FileView(**file) for file in artifact.files)
 
 
 def _model_views(session: Session, rows: Sequence[versions.ModelRow]) -> tuple[ModelView, ...]:

@@ -12,6 +12,8 @@ from control_plane.gateway import envoy_process
 from control_plane.gateway.envoy import EnvoyGateway
 from control_plane.platforms import catalog
 from control_plane.registry import migrate, session
+from control_plane.services import manifests, rejudging
+from control_plane.services.context import Context
 from control_plane.supervisor.lock import Running, UpLock
 from control_plane.supervisor.readiness import check_port
 from control_plane.supervisor.supervisor import Supervisor
@@ -33,11 +35,18 @@ def up(settings: Settings, say: Callable[[str], None]) -> Running | None:
         migrate.upgrade(settings.database)
         engine = session.open_engine(settings.database)
         try:
+            _catch_up(Context(settings, engine))
             platform = catalog.create("local", settings)
             Supervisor(settings, engine, EnvoyGateway(settings), platform, say).run()
         finally:
             engine.dispose()
     return None
+
+
+def _catch_up(ctx: Context) -> None:
+    """Do for versions of before what newer ones get when they are registered."""
+    manifests.sign_missing(ctx)
+    rejudging.queue_due(ctx)
 
 
 def already(running: Running) -> str:

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 RAW_S: Final = 3600.0
 """How long samples are kept as taken, in seconds."""
 RETENTION_S: Final = 24 * 3600.0
-MAX_KEYS: Final = 5000
+MAX_KEYS: Final = 20_000
 """Different measured things at a time; more are dropped, and logged once."""
 BUSY_TIMEOUT_S: Final = 5.0
 
@@ -165,6 +165,13 @@ class LocalStore:
         fine = end_s - start_s <= self.raw_s
         stored = self._read(rollup.RAW if fine else rollup.ROLLED, name, start_s, end_s, labels)
         return float(sum(one.value.sum() for one in stored))
+
+    def samples(self, name: str, after_ms: int, until_ms: int, **labels: str) -> list[Stored]:
+        """Return samples of *name* as taken in (after_ms, until_ms]; they are kept for `raw_s` seconds.
+
+        labels: exact values; any others may have any.
+        """
+        return self._read(rollup.RAW, name, after_ms / 1000, until_ms / 1000, labels)
 
     def read(self, name: str, over: Window, **labels: str | None) -> list[Stored]:
         """Return samples of *name* fine enough for *over* whose labels have the given values (None: any)."""

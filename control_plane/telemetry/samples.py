@@ -66,6 +66,12 @@ class Increments:
     def __init__(self) -> None:
         self._last: dict[Key, Total] | None = None
         self._last_s = 0.0
+        self._covered_s = 0.0
+
+    @property
+    def covered_s(self) -> float:
+        """Seconds that the last reading spoke for; 0 when it said nothing yet."""
+        return self._covered_s
 
     def take(self, totals: Iterable[Total], now_s: float) -> list[Sample]:
         """Return what happened since the last reading: nothing at the first one.
@@ -75,6 +81,7 @@ class Increments:
         seen = {total.key: total for total in totals}
         last, span_s = self._last, now_s - self._last_s
         self._last, self._last_s = seen, now_s
+        self._covered_s = max(0.0, span_s) if last is not None else 0.0
         if last is None or span_s <= 0:
             return []
         return [_increment(total, last.get(key), span_s) for key, total in seen.items()]

@@ -19,6 +19,39 @@ GATEWAY_LATENCY: Final = "gateway_latency_seconds"
 """Histogram {endpoint, version}: from the request's first byte in to the answer's last byte out."""
 GATEWAY_FIRST_BYTE: Final = "gateway_first_byte_seconds"
 """Histogram {endpoint, version}: from the request's first byte in to the answer's first byte out."""
+COMPARED_REQUESTS: Final = "compared_requests"
+"""Counter {endpoint, version, code}: of GATEWAY_REQUESTS, those that are evidence of a rollout.
+
+Requests for which a tester chose the version are none. code as there; 502 for an answer cut off half-way.
+"""
+COMPARED_LATENCY: Final = "compared_latency_seconds"
+"""Histogram {endpoint, version}: as GATEWAY_LATENCY, of requests that are evidence, with finer bounds."""
+COMPARED_FIRST_BYTE: Final = "compared_first_byte_seconds"
+"""Histogram {endpoint, version}: as GATEWAY_FIRST_BYTE, of requests that are evidence, with finer bounds."""
+GATEWAY_TRIES: Final = "gateway_tries"
+"""Counter {endpoint, version, code}: tries of requests that are evidence, at the version each went to.
+
+code: `failed` (answered 5xx, cut off, or not connected) or `ok`. A failed try that was repeated elsewhere
+with success does not show in COMPARED_REQUESTS. Tries that nobody waited for to the end are not counted.
+"""
+GOOD_TRY: Final = "ok"
+FAILED_TRY: Final = "failed"
+UNIT_REQUESTS: Final = "unit_requests"
+"""Counter {endpoint, version, code}: of COMPARED_REQUESTS, the first of each session in a step of a rollout.
+
+Only of endpoints whose policy says what names a session; requests that name none are not counted.
+"""
+UNIT_REPEATS: Final = "unit_repeats"
+"""Counter {endpoint, version}: the other requests of sessions; they tell "none is new" from "none called"."""
+UNIT_LATENCY: Final = "unit_latency_seconds"
+"""Histogram {endpoint, version}: as COMPARED_LATENCY, of UNIT_REQUESTS."""
+UNIT_FIRST_BYTE: Final = "unit_first_byte_seconds"
+"""Histogram {endpoint, version}: as COMPARED_FIRST_BYTE, of UNIT_REQUESTS."""
+GATEWAY_READINGS: Final = "gateway_readings"
+"""Counter {}: readings of the gateway that say what happened since the one before.
+
+What is not counted in the time of such a reading did not happen; time without one is a gap.
+"""
 AGENT_CPU: Final = "agent_cpu_percent"
 """Gauge {endpoint, version, agent}: processor time; 100 is one core."""
 AGENT_MEMORY: Final = "agent_memory_bytes"
@@ -37,6 +70,15 @@ AGENT_CACHE: Final = "agent_cache_lookups"
 """Counter {endpoint, version, agent, code}: requests looked up in the response cache, `hit` or `miss`."""
 AGENT_REJECTED: Final = "agent_rejected"
 """Counter {endpoint, version, agent, reason}: requests answered with an error that is not the model's."""
+AGENT_ANSWERS: Final = "agent_answers"
+"""Counter {endpoint, version, agent, code}: answers of the model to requests of a rollout, copies included.
+
+code: `answers` for all, `nonfinite` for those of them with a NaN or an infinity in an output.
+"""
+ALL_ANSWERS: Final = "answers"
+NONFINITE_ANSWERS: Final = "nonfinite"
+AGENT_OUTPUTS: Final = "agent_outputs"
+"""Counter {endpoint, version, agent, code}: rows of those answers; code is their class, or bin of value."""
 HOST_CPU: Final = "host_cpu_percent"
 """Gauge {}: processor time of the machine; 100 is all its cores."""
 HOST_MEMORY: Final = "host_memory_used_bytes"

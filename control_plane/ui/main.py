@@ -22,11 +22,14 @@ navigation = st.navigation(
                 default=True,
             ),
             st.Page(shell.page_script("endpoints"), title="Endpoints", icon=":material/hub:"),
+            st.Page(shell.page_script("rollouts"), title="Rollouts", icon=":material/alt_route:"),
             st.Page(shell.page_script("live"), title="Live", icon=":material/monitoring:"),
         ],
         "Models": [
             st.Page(shell.page_script("versions"), title="Versions", icon=":material/inventory_2:"),
             st.Page(shell.page_script("upload"), title="Upload", icon=":material/upload:"),
+            st.Page(shell.page_script("optimization"), title="Optimisation", icon=":material/speed:"),
+            st.Page(shell.page_script("nemo_rl"), title="NeMo RL", icon=":material/model_training:"),
             st.Page(shell.page_script("jobs"), title="Jobs", icon=":material/assignment:"),
         ],
         "Govern": [

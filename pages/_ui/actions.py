@@ -19,7 +19,7 @@ _NOTICES: Final = "notices"
 
 
 def act(call: Callable[[], Any], success: str, then: dict[str, str | None] | None = None) -> None:
-    """Run *call* from a callback: toast *success*, or keep the error to show at the top of the page.
+    """Run *call*: toast *success*, or keep the error to show at the top of the page.
 
     then: query parameters to set (None: remove) once it succeeded.
     """
@@ -34,6 +34,21 @@ def act(call: Callable[[], Any], success: str, then: dict[str, str | None] | Non
             st.query_params.pop(name, None)
         else:
             st.query_params[name] = value
+
+
+def pressed(label: str, key: str, *, icon: str, disabled: bool = False) -> bool:
+    """A primary button; whether this run comes of its being pressed.
+
+    A callback's arguments are of the run before: a value that was typed just before the click is not among
+    them. So the callback only notes the click, and the run that follows, which has every value, acts.
+    """
+    noted = f"{key}-pressed"
+    st.button(label, key=key, type="primary", icon=icon, disabled=disabled, on_click=_note, args=(noted,))
+    return bool(st.session_state.pop(noted, False))
+
+
+def _note(name: str) -> None:
+    st.session_state[name] = True
 
 
 def notices() -> list[tuple[str, str | None]]:

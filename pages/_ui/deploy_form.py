@@ -15,7 +15,7 @@ from control_plane.services.context import Context
 from control_plane.ui import current
 from control_plane.ui.viewmodels import deployment
 from control_plane.ui.viewmodels.endpoints import devices, suggested_name
-from pages._ui import actions, links, markup, options_form, shell
+from pages._ui import actions, links, markup, options_form, shell, waiver
 
 OFFERED: Final = 200
 """Versions on offer in the list; others are found with the search of the Versions page."""
@@ -59,16 +59,11 @@ def _fields(ctx: Context, refs: list[str], wanted: str) -> None:
     settings(ctx, version, key=key, present=present)
     _preview(ctx, name or "", ref, present)
     with st.container(horizontal=True):
-        st.button(
-            "Deploy",
-            key="deploy-go",
-            type="primary",
-            icon=":material/rocket_launch:",
-            disabled=not name,
-            on_click=deploy,
-            args=((name or "").strip(), ref, known.revision if known else 0, key),
-        )
+        begun = actions.pressed("Deploy", "deploy-go", icon=":material/rocket_launch:", disabled=not name)
         st.button("Cancel", key="deploy-cancel", on_click=_leave)
+    if begun and name:
+        deploy(name.strip(), ref, known.revision if known else 0, key)
+        st.rerun()
 
 
 def _preview(ctx: Context, name: str, ref: str, present: EndpointView | None) -> None:
@@ -82,8 +77,9 @@ def _preview(ctx: Context, name: str, ref: str, present: EndpointView | None) ->
 
 def settings(ctx: Context, version: VersionDetail, *, key: str, present: EndpointView | None) -> None:
     """Widgets of the serving settings under *key*; start with what *present* has, or with the defaults."""
-    handlers = [each.name for each in catalogs.handlers(ctx) if version.format in each.formats]
-    titles = {each.name: each.title for each in catalogs.handlers(ctx)}
+    fitting = catalogs.fitting(ctx, version.format, [file.path for file in version.files])
+    handlers = [each.name for each in fitting]
+    titles = {each.name: each.title for each in fitting}
     chosen = present.handler if present and present.handler in handlers else version.handler
     one, two, three, four, five = st.columns([1, 1, 1.2, 1.8, 1.4])
     one.number_input(
@@ -131,10 +127,12 @@ def settings(ctx: Context, version: VersionDetail, *, key: str, present: Endpoin
         help="Per replica.",
     )
     options_form.draw(key, present.options if present else DEFAULT)
+    if present is None or present.version_ref != version.ref:
+        waiver.draw(version, key=key)
 
 
-def chosen_settings(key: str) -> deployment.Choice:
-    """What the widgets under *key* hold now. Raises InvalidInputError."""
+def chosen_settings(key: str, ref: str) -> deployment.Choice:
+    """What the widgets under *key* hold now, for the version *ref*. Raises InvalidInputError."""
     state = st.session_state
     handler = next((state[name] for name in state if str(name).startswith(f"{key}-handler-")), None)
     memory = state.get(f"{key}-memory")
@@ -145,14 +143,15 @@ def chosen_settings(key: str) -> deployment.Choice:
         handler=handler,
         memory_bytes=int(memory or 0) * MIB,
         options=options_form.chosen(key),
+        waiver=state.get(waiver.field(key, ref)) or None,
     )
 
 
 def deploy(name: str, ref: str, revision: int | None, key: str) -> None:
-    """Callback: deploy with the settings under *key*, unless the endpoint changed since *revision*."""
+    """Deploy with the settings under *key*, unless the endpoint changed since *revision*."""
     ctx = current.context()
     actions.act(
-        lambda: _deploy(ctx, name, ref, revision, chosen_settings(key)),
+        lambda: _deploy(ctx, name, ref, revision, chosen_settings(key, ref)),
         f"Deploying {ref} to {name}",
         then={"name": name, "deploy": None},
     )
@@ -171,6 +170,7 @@ def _deploy(ctx: Context, name: str, ref: str, revision: int | None, choice: dep
         memory_bytes=choice.memory_bytes,
         options=choice.options,
         expected_revision=revision,
+        waiver=choice.waiver,
     )
 
 

@@ -15,7 +15,7 @@ from control_plane.ui import current
 from control_plane.ui.components.live_charts import live_charts
 from control_plane.ui.viewmodels import activity, badges, live
 from control_plane.ui.viewmodels import endpoints as views
-from pages._ui import actions, client_code, deploy_form, links, markup, playground, shell
+from pages._ui import actions, client_code, deploy_form, links, markup, playground, rollout_banner, shell
 from pages._ui.guard import refreshing
 
 TABS: Final = ("Overview", "Playground", "Agents", "Metrics", "Use it", "Events")
@@ -41,6 +41,9 @@ def draw(name: str) -> None:
 def _headline(name: str) -> None:
     view = endpoints.get(current.context(), name)
     st.html(markup.headline(view.name, view.health, views.version_words(view), view.sentence))
+    rollout_banner.draw(name)
+    for warning in view.warnings:
+        st.html(markup.problem(warning, "Its agents go on; deploy another version.", warn=True))
     agent = views.shown_strip(view)
     if agent is not None and (agent.phase != "ready" or view.health not in {"ready", "degraded"}):
         st.html(markup.steps(views.steps(agent, time.time())))
@@ -68,6 +71,7 @@ def _overview(ctx: Context, name: str) -> None:
     with right:
         with st.container(border=True, key="controls"):
             _controls(view)
+            rollout_banner.start(view)
         with st.container(border=True, key="settings"):
             st.html(markup.card_title("Serving settings"))
             st.html(markup.facts(views.setting_rows(view)))
@@ -195,14 +199,9 @@ def _redeploy(ctx: Context, view: EndpointView) -> None:
         )
         key = f"redeploy-{view.revision}"
         deploy_form.settings(ctx, versions.get(ctx, ref), key=key, present=view)
-        st.button(
-            "Deploy",
-            key="redeploy-go",
-            type="primary",
-            icon=":material/rocket_launch:",
-            on_click=deploy_form.deploy,
-            args=(view.name, ref, view.revision, key),
-        )
+        if actions.pressed("Deploy", "redeploy-go", icon=":material/rocket_launch:"):
+            deploy_form.deploy(view.name, ref, view.revision, key)
+            st.rerun()
 
 
 @refreshing(2.0)

@@ -11,6 +11,7 @@ from control_plane.ui.viewmodels.badges import Badge, badge
 from control_plane.ui.viewmodels.endpoints import Step
 from control_plane.ui.viewmodels.overview import FirstStep, KeyFigure
 from control_plane.ui.viewmodels.playground import Bar
+from control_plane.ui.viewmodels.provenance import TreeRow
 
 
 def pill(state: str | Badge) -> str:
@@ -240,6 +241,21 @@ def agent_table(rows: Sequence[Mapping[str, object]]) -> str:
         shown,
         mono=("Agent", "Version", "PID"),
         tight=("Agent", "PID", "Ready in", "Started", "Phase", "Version", "Self-test"),
+    )
+
+
+def tree(rows: Iterable[TreeRow]) -> str:
+    """A tree of versions: each stands below and right of what it was made from."""
+    return '<ul class="sb-tree">' + "".join(_branch(row) for row in rows) + "</ul>"
+
+
+def _branch(row: TreeRow) -> str:
+    here = ' class="sb-here" aria-current="true"' if row.focus else ""
+    mark = pill(row.badge) if row.badge else ""
+    return (
+        f'<li{here} style="--depth:{row.depth}">'
+        f'<span class="sb-mono">{escape(row.ref)}</span>{mark}'
+        f'<span class="sb-soft">{escape(row.note)}</span></li>'
     )
 
 

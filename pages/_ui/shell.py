@@ -30,6 +30,11 @@ def page_script(name: str) -> str:
     return str(PAGE_DIR / f"{name}.py")
 
 
+def has_page(name: str) -> bool:
+    """Whether there is a page of that name."""
+    return (PAGE_DIR / f"{name}.py").is_file()
+
+
 @cache
 def style_sheet() -> str:
     """The style sheet as a style element."""

@@ -11,10 +11,19 @@ from control_plane.domain.views import VersionDetail, VersionView
 from control_plane.services import events, versions
 from control_plane.services.context import Context
 from control_plane.ui import current
-from control_plane.ui.viewmodels import activity, quantities
+from control_plane.ui.viewmodels import activity, optimization, provenance, quantities
 from control_plane.ui.viewmodels import versions as views
 from control_plane.ui.viewmodels.badges import Badge, archived
-from pages._ui import actions, links, markup, shell
+from pages._ui import (
+    actions,
+    links,
+    markup,
+    rollout_banner,
+    shell,
+    version_compare,
+    version_provenance,
+    version_variant,
+)
 from serving_agent.contract.signature import TensorSpec
 
 
@@ -30,8 +39,25 @@ def actions_bar(version: VersionView, *, detail: bool = False) -> None:
             "Deploy",
             key="version-deploy",
             icon=":material/rocket_launch:",
-            disabled=version.archived_at is not None,
+            disabled=version.archived_at is not None or provenance.refused(version.decision),
             deploy=version.ref,
+        )
+        links.page(
+            "rollouts",
+            "Roll out",
+            key="version-roll-out",
+            icon=":material/alt_route:",
+            disabled=version.archived_at is not None or provenance.refused(version.decision),
+            new=rollout_banner.suited(version),
+            candidate=version.ref,
+        )
+        links.page(
+            "optimization",
+            "Optimise",
+            key="version-optimise",
+            icon=":material/speed:",
+            disabled=version.archived_at is not None or provenance.refused(version.decision),
+            version=version.ref,
         )
         if version.archived_at is None:
             st.button(
@@ -74,6 +100,10 @@ def draw(ref: str) -> None:
     actions.show_notices()
     version = versions.get(ctx, ref)
     marks = [archived()] if version.archived_at is not None else []
+    if provenance.refused(version.decision):
+        marks.append(provenance.decision_badge(version.decision))
+    variant = optimization.variant_badge(version.method, accepted=version.accepted)
+    marks += [variant] if variant else []
     marks += [Badge("◆", alias, "busy") for alias in version.aliases]
     st.html(markup.version_head(version.ref, marks, views.signature_words(version.signature)))
     actions_bar(version, detail=True)
@@ -81,11 +111,16 @@ def draw(ref: str) -> None:
     with left:
         _facts(version)
         _signature(version)
-        _files(version)
+        version_variant.draw(ctx, version)
+        version_provenance.files(version)
+        version_provenance.descent(ctx, version)
+        version_provenance.evidence(version)
     with right:
+        version_provenance.verdict(version)
         _serving(version)
         _details(version)
-        _labels(version)
+        _labels(ctx, version)
+        version_compare.choose(ctx, version)
         _history(ctx, version)
 
 
@@ -107,17 +142,6 @@ def _side(title: str, specs: tuple[TensorSpec, ...]) -> None:
     st.html(markup.card_title(title) + markup.table(views.tensor_rows(specs), mono=("Name", "Type", "Shape")))
 
 
-def _files(version: VersionDetail) -> None:
-    rows = [
-        {"File": file.path, "Size": quantities.size(file.size_bytes), "sha256": file.sha256}
-        for file in version.files
-    ]
-    with st.container(border=True, key="files"):
-        st.html(
-            markup.card_title("Files") + markup.table(rows, mono=("File", "sha256"), tight=("File", "Size"))
-        )
-
-
 def _serving(version: VersionDetail) -> None:
     with st.container(border=True, key="serving"):
         st.html(markup.card_title("Served by"))
@@ -134,16 +158,18 @@ def _details(version: VersionDetail) -> None:
             st.html(markup.card_title("Metadata") + markup.facts(rows))
 
 
-def _labels(version: VersionDetail) -> None:
+def _labels(ctx: Context, version: VersionDetail) -> None:
     """Aliases and tags: the two things about a version that may change."""
     with st.container(border=True, key="aliases-and-tags"):
         st.html(markup.card_title("Aliases and tags"))
         for alias in version.aliases:
+            protected = alias in ctx.settings.protected_aliases
             st.button(
                 f"◆ {alias}",
                 key=f"alias-{alias}",
-                icon=":material/close:",
-                help="Remove this alias",
+                icon=":material/lock:" if protected else ":material/close:",
+                help="Protected: only a rollout moves it" if protected else "Remove this alias",
+                disabled=protected,
                 on_click=_remove_alias,
                 args=(version, alias),
             )
@@ -202,6 +228,8 @@ def _history(ctx: Context, version: VersionDetail) -> None:
         st.html(markup.card_title("Events"))
         shown = activity.rows(found.items, shell.zone())
         st.html(
-            markup.table([{k: row[k] for k in ("When", "Who", "What")} for row in shown], tight=("When",))
+            markup.table(
+                [{k: row[k] for k in ("When", "Who", "What")} for row in shown], tight=("When", "Who")
+            )
             or markup.text("None yet.")
         )

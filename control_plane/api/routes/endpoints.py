@@ -41,6 +41,7 @@ def deploy(ctx: Ctx, actor: Actor, name: str, body: DeployBody) -> Response:
         memory_bytes=body.memory_bytes,
         options=body.options.patch if body.options else None,
         expected_revision=body.expected_revision,
+        waiver=body.waiver,
     )
     return Json(deployed)
 

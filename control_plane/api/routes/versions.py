@@ -6,8 +6,8 @@ from fastapi import APIRouter, Response
 
 from control_plane.api.caller import Actor, Ctx, PageNumber, PageSize
 from control_plane.api.encoding import Json
-from control_plane.api.schemas import AliasTarget, ArchiveChange, TagValue
-from control_plane.services import versions
+from control_plane.api.schemas import AliasTarget, ArchiveChange, RejudgeBody, TagValue, VersionPair
+from control_plane.services import comparison, lineage, manifests, rejudging, versions
 
 router = APIRouter(tags=["versions"])
 _ONE = "/models/{model}/versions/{which}"
@@ -41,6 +41,43 @@ def list_versions(
         ctx, q=q, model=model, format=format, alias=alias, archived=archived, page=page, page_size=page_size
     )
     return Json(found)
+
+
+@router.get("/versions/compare")
+def compare_versions(ctx: Ctx, a: str, b: str) -> Response:
+    """Two versions side by side: metadata, files, configuration, and weights once they were compared."""
+    return Json(comparison.compare(ctx, a, b))
+
+
+@router.post("/versions/compare", status_code=201)
+def start_comparison(ctx: Ctx, actor: Actor, body: VersionPair) -> Response:
+    """Have the weights of two versions compared, unless they are; the answer names the job."""
+    comparison.start(ctx, body.a, body.b, actor=actor)
+    return Json(comparison.compare(ctx, body.a, body.b), status_code=201)
+
+
+@router.post("/versions/rejudge", status_code=201)
+def rejudge_versions(ctx: Ctx, actor: Actor, body: RejudgeBody) -> Response:
+    """Have stored versions judged again by the present gate: those due, or all."""
+    return Json(rejudging.queue(ctx, every=body.every, actor=actor), status_code=201)
+
+
+@router.get(_ONE + "/lineage")
+def get_lineage(ctx: Ctx, model: str, which: str) -> Response:
+    """Where a version comes from and what was made from it."""
+    return Json(lineage.tree(ctx, f"{model}@{which}"))
+
+
+@router.post(_ONE + "/verify", status_code=201)
+def verify_version(ctx: Ctx, actor: Actor, model: str, which: str) -> Response:
+    """Have a job read all files of a version and check them against its signed manifest."""
+    return Json(manifests.queue_check(ctx, f"{model}@{which}", actor=actor), status_code=201)
+
+
+@router.post(_ONE + "/rejudge", status_code=201)
+def rejudge_version(ctx: Ctx, actor: Actor, model: str, which: str) -> Response:
+    """Have one version judged again by the present gate."""
+    return Json(rejudging.queue(ctx, ref=f"{model}@{which}", actor=actor), status_code=201)
 
 
 @router.get(_ONE)
@@ -87,7 +124,7 @@ def list_examples(ctx: Ctx, model: str, which: str) -> Response:
 @router.put("/models/{model}/aliases/{alias}")
 def set_alias(ctx: Ctx, actor: Actor, model: str, alias: str, body: AliasTarget) -> Response:
     """Point an alias at a version."""
-    versions.set_alias(ctx, model, alias, body.version, actor=actor)
+    versions.set_alias(ctx, model, alias, body.version, actor=actor, waiver=body.waiver)
     return Json(versions.model(ctx, model))
 
 

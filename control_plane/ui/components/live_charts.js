@@ -2,38 +2,6 @@
 const SECOND = 1000;
 const STALE_AFTER_MS = 8 * SECOND;
 const states = new WeakMap();
-let plotlyLoading = null;
-
-function loadPlotly(url) {
-  if (window.Plotly) return Promise.resolve(window.Plotly);
-  plotlyLoading ??= new Promise((resolve, reject) => {
-    const script = document.createElement("script");
-    script.src = url;
-    script.onload = () => resolve(window.Plotly);
-    script.onerror = () => { plotlyLoading = null; reject(new Error("charts could not be loaded")); };
-    document.head.append(script);
-  });
-  return plotlyLoading;
-}
-
-function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-function theme(root) {
-  const style = getComputedStyle(root);
-  const colours = style.getPropertyValue("--st-chart-categorical-colors").split(",").map((c) => c.trim()).filter(Boolean);
-  return {
-    text: style.getPropertyValue("--st-text-color").trim() || "#666",
-    line: style.getPropertyValue("--st-border-color").trim() || "#ccc",
-    background: style.getPropertyValue("--st-background-color").trim() || "#fff",
-    font: style.fontFamily,
-    colours,
-  };
-}
 
 // A share is shown in percent, seconds in milliseconds, bytes in the binary unit that fits the largest value.
 function scaleOf(panel) {
@@ -85,6 +53,28 @@ function layout(look, scale, range, id) {
   };
 }
 
+const LIMIT_COLOUR = "#d6453c"; // seen on light and dark; its label is in the text's own colour
+
+// Moments as vertical lines, limits as dashed ones; each says what it is.
+function lines(data, panel, look, scale, range) {
+  const [from, to] = range.map((edge) => new Date(edge).getTime());
+  const marks = (data.marks ?? []).filter((mark) => local(mark.x) >= from && local(mark.x) <= to);
+  const limits = data.limits?.[panel.id] ?? [];
+  const label = { font: { size: 10, color: look.text }, showarrow: false, bgcolor: look.background, borderpad: 1 };
+  return {
+    shapes: [
+      ...marks.map((mark) => ({ type: "line", xref: "x", yref: "paper", x0: local(mark.x), x1: local(mark.x), y0: 0, y1: 1,
+        line: { color: look.text, width: 1, dash: "dot" }, opacity: 0.55 })),
+      ...limits.map((limit) => ({ type: "line", xref: "paper", yref: "y", x0: 0, x1: 1, y0: limit.y * scale.factor, y1: limit.y * scale.factor,
+        line: { color: LIMIT_COLOUR, width: 1.4, dash: "dash" } })),
+    ],
+    annotations: [
+      ...marks.map((mark) => ({ ...label, xref: "x", yref: "paper", x: local(mark.x), y: 1, yanchor: "top", xanchor: "left", text: mark.text })),
+      ...limits.map((limit) => ({ ...label, xref: "paper", yref: "y", x: 0, y: limit.y * scale.factor, xanchor: "left", yanchor: "bottom", text: limit.text })),
+    ],
+  };
+}
+
 class LiveCharts {
   constructor(root) {
     this.root = root;
@@ -100,9 +90,7 @@ class LiveCharts {
     root.replaceChildren(this.status, this.grid);
     this.onVisible = () => { if (!document.hidden) this.tick(); };
     document.addEventListener("visibilitychange", this.onVisible);
-    this.themeWatch = new MutationObserver(() => this.last && this.draw());
-    const app = root.closest(".stApp");
-    if (app) this.themeWatch.observe(app, { attributes: true, attributeFilter: ["class", "style"] });
+    this.themeWatch = onTheme(root, () => this.last && this.draw());
     this.sizes = new ResizeObserver(() => this.fit());
     this.sizes.observe(this.grid);
     this.ager = setInterval(() => this.showStatus(), SECOND);
@@ -111,12 +99,14 @@ class LiveCharts {
   configure(data) {
     const changed = !this.data || ["rangeS", "endpoint", "url"].some((key) => this.data[key] !== data[key]);
     const resumed = this.data?.paused && !data.paused;
+    const marked = this.data && JSON.stringify([this.data.marks, this.data.limits]) !== JSON.stringify([data.marks, data.limits]);
     this.data = data;
     if (changed) {
       this.view = `${data.rangeS}-${data.endpoint ?? ""}`;
       this.zoom = null;
     }
     if (changed || resumed || !this.timer) this.tick();
+    else if (marked && this.last) this.draw();
     this.showStatus();
   }
 
@@ -209,7 +199,7 @@ class LiveCharts {
     kept.unit.textContent = scale.unit;
     kept.chart.setAttribute("aria-label", `${panel.title} in ${scale.unit} over time; the table below the charts says the same`);
     const options = { displayModeBar: false, responsive: false, doubleClick: false };
-    const picture = layout(look, scale, range, this.view);
+    const picture = { ...layout(look, scale, range, this.view), ...lines(this.data, panel, look, scale, range) };
     const fresh = !kept.chart.data;
     window.Plotly.react(kept.chart, traces(panel, look, scale, (name) => this.colourOf(name)), picture, options);
     if (fresh) this.listen(kept.chart);

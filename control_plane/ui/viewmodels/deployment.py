@@ -17,3 +17,5 @@ class Choice:
     handler: str | None
     memory_bytes: int
     options: Patch
+    waiver: str | None = None
+    """Why a variant that the optimisation lab rejected is deployed all the same."""

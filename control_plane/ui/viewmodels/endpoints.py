@@ -12,7 +12,7 @@ from control_plane.ui.viewmodels import badges, quantities, serving_options
 
 StepState = Literal["done", "now", "next", "failed"]
 _STAGES: Final[tuple[tuple[str, AgentPhase, tuple[str, ...]], ...]] = (
-    ("Starting", AgentPhase.STARTING, ("start", "import")),
+    ("Starting", AgentPhase.STARTING, ("start", "verify", "import")),
     ("Loading", AgentPhase.LOADING, ("load",)),
     ("Warming", AgentPhase.WARMING, ("warm",)),
     ("Ready", AgentPhase.READY, ("gateway",)),
@@ -20,7 +20,7 @@ _STAGES: Final[tuple[tuple[str, AgentPhase, tuple[str, ...]], ...]] = (
 """Word, phase and the timings that belong to it, in order."""
 _PHASE_ORDER: Final = {phase: i for i, (_, phase, _) in enumerate(_STAGES)}
 _TIMING_WORDS: Final = {
-    "start": "process", "import": "imports", "load": "load model", "warm": "warm up",
+    "start": "process", "verify": "check files", "import": "imports", "load": "load model", "warm": "warm up",
     "gateway": "into traffic",
 }  # fmt: skip
 
@@ -175,6 +175,11 @@ def live_agent_count(endpoint: EndpointView) -> int:
     return sum(agent.phase in LIVE_PHASES for agent in endpoint.agents)
 
 
+ISOLATION: Final = "a process of its own with limits; it serves weights"
+PROGRAM_ISOLATION: Final = "a process of its own with limits, no sandbox yet; it runs an uploaded program"
+"""How far an agent is kept from the machine."""
+
+
 def setting_rows(endpoint: EndpointView) -> list[tuple[str, str]]:
     """Serving settings as label and value."""
     memory = "machine default" if endpoint.memory_bytes is None else quantities.size(endpoint.memory_bytes)
@@ -183,6 +188,7 @@ def setting_rows(endpoint: EndpointView) -> list[tuple[str, str]]:
         ("Device", endpoint.device),
         ("CPU threads", quantities.count(endpoint.threads, "thread") + " per agent"),
         ("Memory limit", memory),
+        ("Isolation", PROGRAM_ISOLATION if endpoint.runs_program else ISOLATION),
         *serving_options.rows(endpoint.options),
         ("Revision", str(endpoint.revision)),
     ]

@@ -41,10 +41,10 @@ class FirstStep:
 
 
 def first_steps(status: Status) -> tuple[FirstStep, ...]:
-    """upload → deploy → promote."""
+    """upload → deploy → roll out."""
     return (
         FirstStep(
-            1, "Upload a model", "TorchScript, torch.export or a Hugging Face folder becomes model@1.",
+            1, "Upload a model", "Weights, a Hugging Face folder or a torch.export program becomes model@1.",
             status.versions > 0, "upload", "Upload",
         ),
         FirstStep(
@@ -52,8 +52,8 @@ def first_steps(status: Status) -> tuple[FirstStep, ...]:
             status.endpoints > 0, "endpoints", "Deploy",
         ),
         FirstStep(
-            3, "Promote the better one", "Deploy the next version to the same endpoint: no request fails.",
-            status.endpoints > 0 and status.versions > 1 and status.agents_ready > 1, "versions", "Versions",
+            3, "Promote the better one", "Roll the next version out: on when proven, back when not.",
+            status.endpoints > 0 and status.versions > 1 and status.agents_ready > 1, "rollouts", "Rollouts",
         ),
     )  # fmt: skip
 

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from control_plane.domain.views import VersionDetail, VersionView
-from control_plane.ui.viewmodels import quantities
+from control_plane.ui.viewmodels import optimization, provenance, quantities
 from control_plane.ui.viewmodels.playground import shape_words
 from serving_agent.contract.signature import Signature, TensorSpec
 from serving_agent.formats import catalog
 
 COLUMNS: Final = (
-    "Version", "Aliases", "Format", "Size", "Served by", "Tags", "Created", "By", "Digest",
+    "Version", "Aliases", "Format", "Gate", "Optimised", "Size", "Served by", "Tags", "Created", "By",
+    "Digest",
 )  # fmt: skip
 """Columns of the table while archived versions are not shown."""
 
@@ -37,6 +38,8 @@ def rows(versions: Iterable[VersionView], zone: str | None) -> list[dict[str, An
             "Created": quantities.clock(view.created_at, zone),
             "By": view.created_by,
             "Digest": quantities.digest(view.digest),
+            "Gate": provenance.decision_words(view.decision),
+            "Optimised": optimization.variant_words(view.method, accepted=view.accepted),
             "State": "archived" if view.archived_at is not None else "",
         }
         for view in versions
