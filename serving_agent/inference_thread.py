@@ -177,13 +177,14 @@ class InferenceThread:
             if executed is None:  # the rest have gone
                 return
             answered += len(executed.outcomes)
-            self._take(executed)
+            self._take(executed, left=members if answered < len(members) else ())
 
-    def _take(self, executed: Executed) -> None:
+    def _take(self, executed: Executed, left: Sequence[Work]) -> None:
         if executed.stages is not None:
             self._durations.observe(executed.rows, executed.stages.total_s)
         if len(executed.outcomes) > 1:
             self._expect_back(executed.rows)
+        self._running = left  # before anybody is told: whoever is may ask again at once, and nothing is ahead
         self._tell(partial(self._deliver, executed))
 
     def _expect_back(self, rows: int) -> None:
