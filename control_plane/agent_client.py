@@ -75,20 +75,42 @@ def captures(
     `captured`.
     """
     query: dict[str, int | str] = {"after": after, "limit": limit, "rollout": rollout}
-    return _read_captures(address, query, timeout_s)
+    return _read_captures(address, capture.ROUTE, query, timeout_s)
 
 
 def captured(address: str, seq: int, timeout_s: float = CAPTURES_TIMEOUT_S) -> Capture | None:
     """Capture number *seq* with all that was kept of its inputs; None where it is gone. Never raises."""
-    page = _read_captures(address, {"after": seq - 1, "limit": 1, "inputs": "all"}, timeout_s)
+    return _read_one(address, capture.ROUTE, seq, timeout_s)
+
+
+def samples(
+    address: str,
+    after: int = 0,
+    limit: int = capture.DEFAULT_LIMIT,
+    *,
+    timeout_s: float = CAPTURES_TIMEOUT_S,
+) -> CapturePage | None:
+    """The requests after number *after* that the agent keeps for the debugger, as `captures` gives them."""
+    return _read_captures(address, capture.SAMPLES_ROUTE, {"after": after, "limit": limit}, timeout_s)
+
+
+def sampled(address: str, seq: int, timeout_s: float = CAPTURES_TIMEOUT_S) -> Capture | None:
+    """Sample number *seq* with all that was kept of its inputs; None where it is gone. Never raises."""
+    return _read_one(address, capture.SAMPLES_ROUTE, seq, timeout_s)
+
+
+def _read_one(address: str, route: str, seq: int, timeout_s: float) -> Capture | None:
+    page = _read_captures(address, route, {"after": seq - 1, "limit": 1, "inputs": "all"}, timeout_s)
     if page is None:
         return None
     return next((each for each in page.captures if each.seq == seq), None)
 
 
-def _read_captures(address: str, query: Mapping[str, int | str], timeout_s: float) -> CapturePage | None:
+def _read_captures(
+    address: str, route: str, query: Mapping[str, int | str], timeout_s: float
+) -> CapturePage | None:
     try:
-        target = f"{capture.ROUTE}?{urlencode(query)}"
+        target = f"{route}?{urlencode(query)}"
         body = socket_http.get(address, target, timeout_s, LARGEST_CAPTURES_BYTES)
         return msgspec.json.decode(body, type=CapturePage)
     except (socket_http.NoAnswerError, msgspec.MsgspecError, UnicodeDecodeError):

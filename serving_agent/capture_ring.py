@@ -32,12 +32,19 @@ Tensors = tuple[CapturedTensor, ...]
 class CaptureRing:
     """The captures of one agent, oldest first."""
 
-    def __init__(self, first_seq: int, max_captures: int = MAX_CAPTURES, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        first_seq: int,
+        max_captures: int = MAX_CAPTURES,
+        max_bytes: int = MAX_BYTES,
+        kept_s: float = KEPT_S,
+    ) -> None:
         """*first_seq* must lie above every number given out before, in earlier lives of the agent too."""
         self._captures: deque[Capture] = deque()
         self._next_seq = first_seq
         self._max_captures = max_captures
         self._max_bytes = max_bytes
+        self._kept_s = kept_s
         self.size = 0
         """Bytes of tensor data held."""
 
@@ -55,8 +62,8 @@ class CaptureRing:
             self._strip()
 
     def expire(self, now_s: float) -> None:
-        """Drop what is older than KEPT_S at *now_s*, in seconds since the epoch."""
-        while self._captures and now_s - self._captures[0].at > KEPT_S:
+        """Drop what is older than `kept_s` at *now_s*, in seconds since the epoch."""
+        while self._captures and now_s - self._captures[0].at > self._kept_s:
             self.size -= size_of(self._captures.popleft())
 
     def page(self, after: int, limit: int, rollout: str = "", *, with_inputs: bool = False) -> CapturePage:

@@ -20,6 +20,7 @@ from serving_agent.inference_thread import InferenceThread
 from serving_agent.measurements import Measurements, StageTimes
 from serving_agent.messages import InferReply, InferRequest, OutputTensor
 from serving_agent.metrics import Metrics, cuda_bytes, resident_bytes
+from serving_agent.request_samples import RequestSamples
 from serving_agent.response_cache import ResponseCache
 from serving_agent.rollout_recorder import Record, RolloutRecorder
 from serving_agent.tracing import tracer_for
@@ -61,7 +62,9 @@ class DataPlane:
         self._thread = thread
         self._cache = ResponseCache(manifest.options.cache)
         self.metrics = Metrics(manifest, health, measurements, self._cache, thread)
-        self.recorder = RolloutRecorder(measurements, manifest.labels)
+        sampling = manifest.options.sampling
+        self.recorder = RolloutRecorder(measurements, manifest.labels, sampling.redact)
+        self.samples = RequestSamples(sampling, manifest.labels)
         self.tracer = tracer_for(manifest)
         self._signature: Signature | None = None
         self._shares_batches = False
@@ -176,9 +179,7 @@ class DataPlane:
             signature, request.inputs, self.manifest.nan_policy, self.manifest.limits.max_elements
         )
         request.inputs = ()  # the arrays hold what is needed of them
-        record = None
-        if request.rollout:
-            record = partial(_record, self.recorder.begin(request, inputs, signature.inputs), wanted)
+        record = self._recorded(request, inputs, signature.inputs, wanted)
         if self._cache.is_on:
             return self._submit_cached(request, inputs, wanted, done, record)
         return self._queue(request, inputs, partial(self._reply, request, wanted, done), record)
@@ -199,6 +200,15 @@ class DataPlane:
     def cancel(self, work: Work) -> None:
         """Forget *work*: its client has gone."""
         self._thread.cancel(work)
+
+    def _recorded(self, request: InferRequest, inputs: Inputs, specs: Specs, wanted: Specs) -> Told | None:
+        """Return what is told of the outcome where *request* is part of a rollout, or kept as a sample."""
+        records = []
+        if request.rollout:
+            records.append(self.recorder.begin(request, inputs, specs))
+        if self.samples.is_on and (sample := self.samples.begin(request, inputs, specs)):
+            records.append(sample)
+        return partial(_record, records, wanted) if records else None
 
     def _submit_cached(
         self, request: InferRequest, inputs: Inputs, wanted: Specs, done: Done, record: Told | None
@@ -268,12 +278,13 @@ def selected(outputs: Sequence[OutputTensor], wanted: Specs) -> tuple[OutputTens
     return tuple(by_name[spec.name] for spec in wanted)
 
 
-def _record(record: Record, wanted: Specs, outcome: Outcome) -> None:
+def _record(records: Sequence[Record], wanted: Specs, outcome: Outcome) -> None:
     """Have *outcome* recorded as its client gets it. Never raises: the client has its answer."""
-    try:
-        record(selected(outcome.outputs, wanted) if isinstance(outcome, Answer) else outcome)
-    except Exception:
-        logger.exception("an answer could not be recorded")
+    for record in records:
+        try:
+            record(selected(outcome.outputs, wanted) if isinstance(outcome, Answer) else outcome)
+        except Exception:
+            logger.exception("an answer could not be recorded")
 
 
 def _resolve(future: asyncio.Future[T], outcome: T | AgentError) -> None:

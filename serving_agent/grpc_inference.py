@@ -171,8 +171,8 @@ def decoded(message: Any, call: Call) -> InferRequest:
     limits = [limit for limit in (call.waits_s, timeout_s(call.metadata)) if limit is not None]
     request = grpc_codec.decode(message, min(limits, default=None))
     request.traceparent = call.metadata.get(TRACEPARENT.encode(), b"").decode()
-    if rollout := call.metadata.get(ROLLOUT):
-        request.rollout, request.request_id = rollout.decode(), call.metadata.get(REQUEST_ID, b"").decode()
+    request.rollout = call.metadata.get(ROLLOUT, b"").decode()
+    request.request_id = call.metadata.get(REQUEST_ID, b"").decode()
     return request
 
 

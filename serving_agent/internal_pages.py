@@ -16,6 +16,7 @@ from serving_agent.contract import wire
 from serving_agent.contract.capture import DEFAULT_LIMIT
 from serving_agent.errors import InvalidRequestError
 from serving_agent.http_message import Response
+from serving_agent.request_samples import RequestSamples
 from serving_agent.rollout_recorder import RolloutRecorder
 
 GATEWAY_HEADERS: Final = (b"x-envoy-", b"x-forwarded-", wire.REQUEST_ID_HEADER.encode())
@@ -35,6 +36,17 @@ def captures(recorder: RolloutRecorder, target: bytes) -> Response:
         after=_number(query, "after", 0),
         limit=_number(query, "limit", DEFAULT_LIMIT),
         rollout=query.get("rollout", ""),
+        with_inputs=query.get("inputs") == "all",
+    )
+    return Response((msgspec.json.encode(page),))
+
+
+def samples(samples: RequestSamples, target: bytes) -> Response:
+    """Answer `GET /internal/samples?after=&limit=&inputs=all`. Raises InvalidRequestError."""
+    query = dict(parse_qsl(target.partition(b"?")[2].decode("latin-1")))
+    page = samples.page(
+        after=_number(query, "after", 0),
+        limit=_number(query, "limit", DEFAULT_LIMIT),
         with_inputs=query.get("inputs") == "all",
     )
     return Response((msgspec.json.encode(page),))

@@ -225,9 +225,8 @@ class RestApp:
         request.arrived_s = exchange.arrived_s
         request.timeout_s = min(limits, default=None)
         request.traceparent = exchange.headers.get(TRACEPARENT, b"").decode("latin-1")
-        if rollout := exchange.headers.get(ROLLOUT):
-            request.rollout = rollout.decode("latin-1")
-            request.request_id = exchange.headers.get(REQUEST_ID, b"").decode("latin-1")
+        request.rollout = exchange.headers.get(ROLLOUT, b"").decode("latin-1")
+        request.request_id = exchange.headers.get(REQUEST_ID, b"").decode("latin-1")
         return request
 
     # everything else
@@ -266,6 +265,8 @@ class RestApp:
         match parts:
             case ["", "internal", "captures"] if not internal_pages.came_through_gateway(exchange.headers):
                 return lambda: internal_pages.captures(self._dataplane.recorder, exchange.target)
+            case ["", "internal", "samples"] if not internal_pages.came_through_gateway(exchange.headers):
+                return lambda: internal_pages.samples(self._dataplane.samples, exchange.target)
             case ["", "health"]:
                 return lambda: Response((msgspec.json.encode(self._dataplane.health.status()),))
             case ["", "ready"]:

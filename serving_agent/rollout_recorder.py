@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Final
 
@@ -48,9 +48,13 @@ Record = Callable[[Tensors | AgentError], None]
 class RolloutRecorder:
     """Counts and keeps the answers of one agent."""
 
-    def __init__(self, measurements: Measurements, labels: tuple[str, ...]) -> None:
+    def __init__(
+        self, measurements: Measurements, labels: tuple[str, ...], redacted: Collection[str] = ()
+    ) -> None:
+        """*redacted*: names of tensors whose data is never kept."""
         self._measurements = measurements
         self._labels = labels
+        self._redacted = redacted
         self._sampler = Sampler(MOST_PER_S)
         # fewer than one capture a millisecond: a later life of this agent begins above all numbers given out
         self._ring = CaptureRing(first_seq=time.time_ns() // 1_000_000)
@@ -81,7 +85,7 @@ class RolloutRecorder:
             fingerprint=fingerprint(request, inputs),
             rollout=request.rollout,
             at=0.0,
-            inputs=captured(named, MAX_INPUT_BYTES),
+            inputs=captured(named, MAX_INPUT_BYTES, self._redacted),
         )
 
     def _wants(self, request: InferRequest) -> bool:
@@ -103,7 +107,7 @@ class RolloutRecorder:
         done = replace(
             capture,
             at=time.time(),
-            outputs=captured(outcome, MAX_OUTPUT_BYTES),
+            outputs=captured(outcome, MAX_OUTPUT_BYTES, self._redacted),
             nonfinite=summary.nonfinite,
             decides=summary.decides,
             decisions=summary.decisions,
@@ -135,15 +139,19 @@ def fingerprint(request: InferRequest, inputs: Inputs) -> str:
     return hashed.hexdigest()
 
 
-def captured(named: Tensors, max_bytes: int) -> tuple[CapturedTensor, ...]:
-    """Return copies of *named*; without their data where that is more than *max_bytes*, taken together."""
-    keeps = sum(raw_bytes(tensor) for tensor in named) <= max_bytes
+def captured(named: Tensors, max_bytes: int, redacted: Collection[str] = ()) -> tuple[CapturedTensor, ...]:
+    """Return copies of *named*, of those *redacted* without their data.
+
+    Without any data where that is more than *max_bytes*, taken together.
+    """
+    kept = [tensor for tensor in named if tensor.name not in redacted]
+    keeps = {tensor.name for tensor in kept} if sum(map(raw_bytes, kept)) <= max_bytes else set()
     return tuple(
         CapturedTensor(
             name=tensor.name,
             datatype=tensor.datatype,
             shape=tensor.array.shape,
-            data=bytes(tensors.to_raw(tensor.array, tensor.datatype)) if keeps else None,
+            data=bytes(tensors.to_raw(tensor.array, tensor.datatype)) if tensor.name in keeps else None,
         )
         for tensor in named
     )

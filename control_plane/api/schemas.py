@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from control_plane.domain import options
 from control_plane.errors import InvalidInputError
-from serving_agent.contract.options import MAX_ROWS
+from serving_agent.contract.options import MAX_ROWS, MOST_KEPT_HOURS, MOST_SAMPLES_PER_MINUTE
 from serving_agent.contract.signature import Signature
 
 
@@ -193,12 +193,30 @@ class ExecutionBody(Body):
     compile: bool | None = Field(None, description="Translate the model with torch.compile at start.")
 
 
+class SamplingBody(Body):
+    """Change of which requests are kept for the debugger."""
+
+    per_minute: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_SAMPLES_PER_MINUTE,
+        description="Requests that each agent keeps in a minute, at most; 0 turns it off.",
+    )
+    keep_hours: float | None = Field(
+        None, ge=options.MIN_KEEP_HOURS, le=MOST_KEPT_HOURS, description="After how long they are forgotten."
+    )
+    redact: list[str] | None = Field(
+        None, max_length=64, description="Names of inputs and outputs whose data is never kept."
+    )
+
+
 class OptionsBody(Body):
     """Change of the serving options: what is left out stays, null goes back to the default."""
 
     batching: BatchingBody | None = None
     cache: CacheBody | None = None
     execution: ExecutionBody | None = None
+    sampling: SamplingBody | None = None
     max_concurrency: int | None = Field(
         None,
         ge=1,

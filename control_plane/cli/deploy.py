@@ -48,6 +48,9 @@ def deploy(
     compile: serving_options.Compile = None,  # noqa: A002  torch's word
     max_concurrency: serving_options.MaxConcurrency = None,
     check_interval_s: serving_options.CheckIntervalS = None,
+    samples_per_minute: serving_options.SamplesPerMinute = None,
+    samples_kept_h: serving_options.SamplesKeptH = None,
+    redact: serving_options.Redact = None,
     waive: Waive = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it serves.")] = True,
     timeout: Annotated[float | None, typer.Option(min=1, help="Longest wait, in seconds.")] = None,
@@ -67,6 +70,9 @@ def deploy(
         compile=compile,
         max_concurrency=max_concurrency,
         check_interval_s=check_interval_s,
+        samples_per_minute=samples_per_minute,
+        samples_kept_h=samples_kept_h,
+        redact=redact,
     )
     body |= {"options": options or None, "waiver": waive}
     known = known_agents(session.api, endpoint)

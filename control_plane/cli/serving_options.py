@@ -71,6 +71,25 @@ CheckIntervalS = Annotated[
     typer.Option(min=0, rich_help_panel=_PANEL, help="Seconds between two test inferences; 0: none."),
 ]
 
+SamplesPerMinute = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        rich_help_panel=_PANEL,
+        help="Requests a minute that each agent keeps for the debugger; 0: none.",
+    ),
+]
+SamplesKeptH = Annotated[
+    float | None,
+    typer.Option(min=0, rich_help_panel=_PANEL, help="Forget kept requests after so many hours."),
+]
+Redact = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_PANEL, help="Inputs and outputs whose data is never kept, e.g. text,image, or none."
+    ),
+]
+
 
 def change(
     *,
@@ -85,6 +104,9 @@ def change(
     compile: bool | None = None,  # noqa: A002  torch's word
     max_concurrency: int | None = None,
     check_interval_s: float | None = None,
+    samples_per_minute: int | None = None,
+    samples_kept_h: float | None = None,
+    redact: str | None = None,
 ) -> dict[str, Any]:
     """The change that the flags ask for, as REST takes it; flags that are None are left out.
 
@@ -102,11 +124,21 @@ def change(
             "ttl_s": cache_ttl_s,
         },
         "execution": {"channels_last": channels_last, "autocast": autocast, "compile": compile},
+        "sampling": {
+            "per_minute": samples_per_minute,
+            "keep_hours": samples_kept_h,
+            "redact": None if redact is None else names(redact),
+        },
     }
     patch: dict[str, Any] = {name: _given(values) for name, values in sections.items() if _given(values)}
     if max_concurrency is not None:
         patch["max_concurrency"] = max_concurrency or None
     return patch | _given({"check_interval_s": check_interval_s})
+
+
+def names(text: str) -> list[str]:
+    """Tensor names from `text,image`; none from `none`."""
+    return [] if text.strip() == "none" else [name.strip() for name in text.split(",")]
 
 
 def buckets(text: str) -> list[int]:

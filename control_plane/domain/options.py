@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from control_plane.errors import InvalidInputError
-from serving_agent.contract.options import MAX_ROWS, Batching, ServingOptions
+from serving_agent.contract.options import MAX_ROWS, MOST_KEPT_HOURS, Batching, ServingOptions
 
 Patch = Mapping[str, Any]
 
@@ -20,6 +20,7 @@ DEFAULT: Final = ServingOptions()
 MAX_CACHE_BYTES: Final = 2**40
 MIN_TTL_S: Final = 0.1
 MAX_TTL_S: Final = 30 * 24 * 3600.0
+MIN_KEEP_HOURS: Final = 1 / 60
 MAX_CONCURRENCY: Final = 1_000_000
 MIN_CHECK_INTERVAL_S: Final = 1.0
 MAX_CHECK_INTERVAL_S: Final = 24 * 3600.0
@@ -108,6 +109,7 @@ def _check_bounds(options: ServingOptions) -> None:
     """What the contract leaves open: numbers must be finite, and of a size that means something."""
     _check_range("cache.max_bytes", options.cache.max_bytes, 0, MAX_CACHE_BYTES)
     _check_range("cache.ttl_s", options.cache.ttl_s, MIN_TTL_S, MAX_TTL_S)
+    _check_range("sampling.keep_hours", options.sampling.keep_hours, MIN_KEEP_HOURS, MOST_KEPT_HOURS)
     if options.max_concurrency is not None:
         _check_range("max_concurrency", options.max_concurrency, 1, MAX_CONCURRENCY)
     if options.check_interval_s != 0:

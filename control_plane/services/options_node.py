@@ -8,12 +8,13 @@ import yaml
 
 from control_plane.domain.options import Patch, check_patch
 from control_plane.services.yaml_reader import Fields, Reader
-from serving_agent.contract.options import Batching, Cache, Execution, ServingOptions
+from serving_agent.contract.options import Batching, Cache, Execution, Sampling, ServingOptions
 
 _SECTIONS: Final = {
     "batching": Batching.__struct_fields__,
     "cache": Cache.__struct_fields__,
     "execution": Execution.__struct_fields__,
+    "sampling": Sampling.__struct_fields__,
 }
 _NAMES: Final = ServingOptions.__struct_fields__
 

@@ -6,14 +6,30 @@ from typing import Any, Final
 
 import streamlit as st
 
-from control_plane.domain.options import MAX_CACHE_BYTES, MAX_CHECK_INTERVAL_S, MAX_TTL_S, MIN_TTL_S, Patch
+from control_plane.domain.options import (
+    MAX_CACHE_BYTES,
+    MAX_CHECK_INTERVAL_S,
+    MAX_TTL_S,
+    MIN_KEEP_HOURS,
+    MIN_TTL_S,
+    Patch,
+)
 from control_plane.ui.viewmodels import serving_options as views
 from pages._ui import markup
-from serving_agent.contract.options import MAX_ROWS, Batching, Cache, Execution, ServingOptions
+from serving_agent.contract.options import (
+    MAX_ROWS,
+    MOST_KEPT_HOURS,
+    MOST_SAMPLES_PER_MINUTE,
+    Batching,
+    Cache,
+    Execution,
+    Sampling,
+    ServingOptions,
+)
 
 NAMES: Final = (
     "max_rows", "max_delay_ms", "buckets", "adaptive", "cache_mib", "ttl_s", "channels_last", "autocast",
-    "compile", "max_concurrency", "check_interval_s",
+    "compile", "max_concurrency", "check_interval_s", "per_minute", "keep_hours", "redact",
 )  # fmt: skip
 """Ends of the widgets' keys."""
 
@@ -28,6 +44,7 @@ def draw(key: str, options: ServingOptions) -> None:
             _cache(key, options.cache)
         with right:
             _limits(key, options)
+        _sampling(key, options.sampling)
 
 
 def chosen(key: str) -> Patch:
@@ -152,4 +169,35 @@ def _limits(key: str, options: ServingOptions) -> None:
         key=f"{key}-check_interval_s",
         help="A replica runs an example through the model this often and leaves traffic after three "
         "failures in a row. Each test costs one inference. 0 turns it off.",
+    )
+
+
+def _sampling(key: str, sampling: Sampling) -> None:
+    st.html(markup.card_title("Kept requests", note="for the debugger, in the memory of each replica"))
+    one, two, three = st.columns([1, 1, 2], vertical_alignment="bottom")
+    one.number_input(
+        "Keep, requests a minute",
+        0,
+        MOST_SAMPLES_PER_MINUTE,
+        sampling.per_minute,
+        key=f"{key}-per_minute",
+        help="So many requests a minute are kept with their answers and may be opened in the debugger. 0 "
+        "keeps none.",
+    )
+    two.number_input(
+        "For, hours",
+        MIN_KEEP_HOURS,
+        MOST_KEPT_HOURS,
+        float(sampling.keep_hours),
+        step=1.0,
+        format="%g",
+        key=f"{key}-keep_hours",
+        help="After that they are forgotten; newer ones may crowd them out before; a restart forgets all.",
+    )
+    three.text_input(
+        "Never keep the data of",
+        ", ".join(sampling.redact),
+        key=f"{key}-redact",
+        placeholder="names of inputs and outputs",
+        help="Names, separated by commas. Of these only type and shape are kept, for rollouts too.",
     )

@@ -16,6 +16,8 @@ DEFAULT_LIMIT: Final = 512
 """Captures of one page where nothing else is asked for."""
 MAX_PAGE_BYTES: Final = 4 * 1024 * 1024
 """Tensor data of one page, in bytes, unless its first capture alone holds more."""
+SAMPLES_ROUTE: Final = "/internal/samples"
+"""The same of requests that the endpoint's option `sampling` keeps for the debugger."""
 SMALL_INPUT_BYTES: Final = 4 * 1024
 """Inputs whose data is larger come without it, unless it is asked for with `inputs=all`."""
 
@@ -38,12 +40,13 @@ class Capture(msgspec.Struct, frozen=True, kw_only=True):
     """One answer given to a request of a rollout."""
 
     seq: int
-    """Grows from capture to capture, also across restarts of the agent."""
+    """Grows from capture to capture of one route, also across restarts of the agent."""
     request_id: str
     """`x-request-id`: the same on a request and on its copy."""
     fingerprint: str
     """Of inputs, wanted outputs and parameters: tells apart requests of one id, as on a stream."""
     rollout: str
+    """Empty for a sample."""
     at: float
     """When the answer was there, in seconds since the epoch."""
     inputs: tuple[CapturedTensor, ...] = ()

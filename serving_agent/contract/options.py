@@ -67,12 +67,36 @@ class Execution(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 AS_STORED: Final = Execution()
 
 
+MOST_SAMPLES_PER_MINUTE: Final = 600
+MOST_KEPT_HOURS: Final = 168.0
+
+
+class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Requests kept, with their answers, for the debugger: few, in the agent's memory, and none by default."""
+
+    per_minute: int = 0
+    """Requests that each agent keeps in a minute, at most; 0 turns it off."""
+    keep_hours: float = 1.0
+    """After how long they are forgotten, in hours; newer ones may crowd them out before."""
+    redact: tuple[str, ...] = ()
+    """Names of inputs and outputs whose data is never kept, not for a rollout either."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.per_minute <= MOST_SAMPLES_PER_MINUTE:
+            raise ValueError(f"per_minute must be 0 to {MOST_SAMPLES_PER_MINUTE}")
+        if not 0 < self.keep_hours <= MOST_KEPT_HOURS:
+            raise ValueError(f"keep_hours must be more than 0, at most {MOST_KEPT_HOURS:g}")
+        if not all(self.redact) or len(set(self.redact)) != len(self.redact):
+            raise ValueError("redact must be different names")
+
+
 class ServingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What an operator may set for each endpoint about serving itself."""
 
     batching: Batching = Batching()
     cache: Cache = Cache()
     execution: Execution = Execution()
+    sampling: Sampling = Sampling()
     max_concurrency: int | None = None
     """Requests an agent works on or holds in its queue before new ones are answered 429; None for no bound
     but the queue's."""

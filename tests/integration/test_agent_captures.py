@@ -15,7 +15,7 @@ from control_plane.domain import captured_values, pairs
 from control_plane.gateway.traffic_plan import Backend, Comparison, Mirror, Replica, TrafficPlan
 from serving_agent.contract import proto, wire
 from serving_agent.contract.capture import ROUTE
-from serving_agent.contract.options import Cache, ServingOptions
+from serving_agent.contract.options import Cache, Sampling, ServingOptions
 from serving_agent.rollout_recorder import MOST_PER_S
 from tests.fakes import models
 from tests.fakes.agents import make_manifest, start_agent
@@ -318,3 +318,25 @@ def test_a_rollout_that_has_ended_keeps_no_more(compared):
         assert len(kept(agents[STABLE], "")) == before
     finally:
         envoy.apply(plan)
+
+
+def test_samples_are_kept_outside_a_rollout_too_and_not_shown_to_clients(tmp_path, nursery):
+    options = ServingOptions(check_interval_s=0.0, sampling=Sampling(per_minute=60, redact=("y",)))
+    with served(nursery, tmp_path, "Raises", options=options) as agent:
+        assert ask(agent, 1.0, headers={wire.REQUEST_ID_HEADER: "alone"}).status_code == 200
+        assert ask(agent, 2.0, headers=part_of("r", "together")).status_code == 200
+        address = agent.manifest.rest_address
+        page = wait_until(
+            lambda: (found := agent_client.samples(address)) and len(found.captures) == 2 and found,
+            timeout_s=20,
+            what=lambda: str(agent_client.samples(address)),
+        )
+        assert [one.request_id for one in page.captures] == ["alone", "together"]
+        assert captured_values.inputs_of(page.captures[0]) == {"x": [[1.0]]}
+        assert [each.data for each in page.captures[0].outputs] == [None]
+        assert agent_client.sampled(address, page.captures[1].seq) == page.captures[1]
+        (of_rollout,) = wait_kept(agent, "r", 1)
+        assert [each.data for each in of_rollout.outputs] == [None], "redacted here too"
+        with agent.http as http:
+            forwarded = http.get("/internal/samples", headers={"x-envoy-internal": "true"})
+        assert forwarded.status_code == 404

@@ -20,7 +20,7 @@ from control_plane.errors import InvalidInputError
 from control_plane.services import deployments_export
 from control_plane.services.deployments_file import parse
 from control_plane.ui.viewmodels import serving_options as views
-from serving_agent.contract.options import Batching, Cache, Execution, ServingOptions
+from serving_agent.contract.options import Batching, Cache, Execution, Sampling, ServingOptions
 from serving_agent.contract.status import OptionsEffect
 
 SET = ServingOptions(
@@ -29,6 +29,7 @@ SET = ServingOptions(
     execution=Execution(channels_last=True, autocast="bf16", compile=True),
     max_concurrency=128,
     check_interval_s=5,
+    sampling=Sampling(per_minute=6, keep_hours=2, redact=("text", "image")),
 )
 
 
@@ -51,6 +52,11 @@ def any_options(draw: st.DrawFn) -> ServingOptions:
         ),
         max_concurrency=draw(st.none() | st.integers(1, 10**6)),
         check_interval_s=draw(st.just(0.0) | st.floats(1, 86400)),
+        sampling=Sampling(
+            per_minute=draw(st.integers(0, 600)),
+            keep_hours=draw(st.floats(0.02, 168)),
+            redact=tuple(draw(st.sets(st.sampled_from("abc")))),
+        ),
     )
 
 
@@ -110,6 +116,10 @@ def test_null_goes_back_to_the_default_and_silence_keeps() -> None:
         ({"cache": {"max_bytes": 2**41}}, "options.cache.max_bytes must be from 0 to"),
         ({"check_interval_s": math.nan}, "options.check_interval_s must be 0, or from 1 to 86400, not nan"),
         ({"check_interval_s": 0.01}, "options.check_interval_s must be 0, or from 1 to 86400, not 0.01"),
+        ({"sampling": {"per_minute": 601}}, "options.sampling: per_minute must be 0 to 600"),
+        ({"sampling": {"keep_hours": 0.001}}, "options.sampling.keep_hours must be from 0.016"),
+        ({"sampling": {"keep_hours": math.nan}}, "options.sampling: keep_hours must be more than 0"),
+        ({"sampling": {"redact": ["a", "a"]}}, "options.sampling: redact must be different names"),
         ({"max_concurrency": 10**7}, "options.max_concurrency must be from 1 to 1000000"),
     ],
     ids=lambda each: str(each)[:60],
@@ -138,13 +148,13 @@ def test_flags_form_rest_and_file_ask_for_the_same() -> None:
     by_flags = flags.change(
         max_batch_rows=64, batch_delay_ms=2, batch_buckets="1,2, 4,8", adaptive_batching=True, cache_mib=64,
         cache_ttl_s=30, channels_last=True, autocast="bf16", compile=True, max_concurrency=128,
-        check_interval_s=5,
+        check_interval_s=5, samples_per_minute=6, samples_kept_h=2, redact="text,image",
     )  # fmt: skip
     by_form = views.patch(
         {
             "max_rows": 64, "max_delay_ms": 2.0, "buckets": "1, 2 4,8", "adaptive": True, "cache_mib": 64.0,
             "ttl_s": 30.0, "channels_last": True, "autocast": "bf16", "compile": True, "max_concurrency": 128,
-            "check_interval_s": 5.0,
+            "check_interval_s": 5.0, "per_minute": 6, "keep_hours": 2.0, "redact": "text, image",
         }
     )  # fmt: skip
     by_rest = OptionsBody.model_validate(by_flags).patch
@@ -154,6 +164,7 @@ def test_flags_form_rest_and_file_ask_for_the_same() -> None:
         "    cache: {max_bytes: 64MiB, ttl_s: 30}\n"
         "    execution: {channels_last: true, autocast: bf16, compile: true}\n"
         "    max_concurrency: 128\n    check_interval_s: 5\n"
+        "    sampling: {per_minute: 6, keep_hours: 2, redact: [text, image]}\n"
     )
     for patch in (by_flags, by_form, by_rest, by_file.deployments[0].wish.options or {}):
         assert options.merged(options.DEFAULT, patch) == SET
@@ -216,6 +227,7 @@ def test_exported_options_name_only_what_differs() -> None:
         "batching": "default",
         "cache": {"max_bytes": 5, "ttl_s": "default"},
         "execution": "default",
+        "sampling": "default",
         "max_concurrency": "default",
         "check_interval_s": "default",
     }
@@ -240,6 +252,7 @@ def test_options_in_words() -> None:
         "Execution": "as stored",
         "Concurrency": "bounded by the queue alone",
         "Self-test": "every 15 s",
+        "Kept requests": "none",
     }
     assert dict(views.rows(SET)) == {
         "Batching": "up to 64 rows, waits 2 ms for more, padded to 1, 2, 4, 8, refuses what would be late",
@@ -247,6 +260,7 @@ def test_options_in_words() -> None:
         "Execution": "channels last, bfloat16 autocast, torch.compile",
         "Concurrency": "128 requests per agent",
         "Self-test": "every 5 s",
+        "Kept requests": "6 a minute, for 2 h, never the data of text, image",
     }
 
 

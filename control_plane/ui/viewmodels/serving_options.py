@@ -8,7 +8,7 @@ from control_plane.domain.endpoint import HealthCheck
 from control_plane.domain.options import Patch
 from control_plane.errors import InvalidInputError
 from control_plane.ui.viewmodels import quantities
-from serving_agent.contract.options import Batching, Cache, Execution, ServingOptions
+from serving_agent.contract.options import Batching, Cache, Execution, Sampling, ServingOptions
 from serving_agent.contract.status import OptionsEffect
 
 MIB: Final = 1024**2
@@ -26,6 +26,7 @@ def rows(options: ServingOptions) -> list[tuple[str, str]]:
         ("Execution", execution_words(options.execution)),
         ("Concurrency", _concurrency_words(options.max_concurrency)),
         ("Self-test", _interval_words(options.check_interval_s)),
+        ("Kept requests", sampling_words(options.sampling)),
     ]
 
 
@@ -58,6 +59,15 @@ def execution_words(execution: Execution) -> str:
         *(["torch.compile"] if execution.compile else []),
     ]
     return ", ".join(parts) or "as stored"
+
+
+def sampling_words(sampling: Sampling) -> str:
+    """Which requests are kept for the debugger, or "none"."""
+    hidden = f"never the data of {', '.join(sampling.redact)}" if sampling.redact else ""
+    if not sampling.per_minute:
+        return f"none; {hidden}" if hidden else "none"
+    kept = f"{sampling.per_minute} a minute, for {quantities.duration(sampling.keep_hours * 3600)}"
+    return f"{kept}, {hidden}" if hidden else kept
 
 
 def effect_words(effect: OptionsEffect) -> str:
@@ -103,6 +113,11 @@ def buckets(text: str) -> list[int]:
         ) from error
 
 
+def names(text: str) -> list[str]:
+    """Tensor names from "text, image"; none from an empty text."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def buckets_text(sizes: tuple[int, ...]) -> str:
     """Batch sizes as the form shows them."""
     return ", ".join(map(str, sizes))
@@ -112,8 +127,8 @@ def patch(values: dict[str, Any]) -> Patch:
     """The whole set of options from the form's values, by the names of the contract.
 
     values: max_rows, max_delay_ms, buckets (text), adaptive, cache_mib, ttl_s, channels_last, autocast,
-    compile, max_concurrency (None: no bound), check_interval_s. Raises InvalidInputError for other buckets
-    than numbers.
+    compile, max_concurrency (None: no bound), check_interval_s, per_minute, keep_hours, redact (text).
+    Raises InvalidInputError for other buckets than numbers.
     """
     return {
         "batching": {
@@ -126,6 +141,11 @@ def patch(values: dict[str, Any]) -> Patch:
         "execution": {name: values[name] for name in ("channels_last", "autocast", "compile")},
         "max_concurrency": values["max_concurrency"],
         "check_interval_s": float(values["check_interval_s"]),
+        "sampling": {
+            "per_minute": int(values["per_minute"]),
+            "keep_hours": float(values["keep_hours"]),
+            "redact": names(str(values["redact"] or "")),
+        },
     }
 
 
