@@ -128,8 +128,8 @@ class InferenceThread:
         left_s = work.deadline_s - now_s
         if needed_s > left_s:
             raise OverloadedError(
-                f"{len(self._queue)} requests are ahead: the answer would take about {needed_s:.2g} s, "
-                f"and its deadline is in {left_s:.2g} s"
+                f"{len(self._queue)} requests are ahead: the answer would take about {_rounded(needed_s)} s, "
+                f"and its deadline is in {_rounded(left_s)} s"
             )
 
     def _expire(self, work: Work) -> None:
@@ -211,6 +211,11 @@ class InferenceThread:
         """Run *callback* on the loop; once the loop has closed nobody waits for it any more."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback)
+
+
+def _rounded(seconds: float) -> str:
+    """*seconds* to two digits, never as a power of ten: 0.061, 42, 420."""
+    return f"{float(f'{seconds:.2g}'):g}"
 
 
 def _finish(work: Work, outcome: Outcome) -> None:

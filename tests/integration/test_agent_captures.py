@@ -192,7 +192,7 @@ def test_cached_answers_count_like_others(tmp_path, nursery):
 
 
 def test_an_answer_that_nobody_waits_for_is_kept(tmp_path, nursery):
-    """The client goes away, or runs out of time, while the model works on its request for 300 ms."""
+    """The client goes away, or runs out of time, while the model works on its request."""
     with served(nursery, tmp_path, "CountsRows") as agent:
         host, _, port = agent.manifest.rest_address.partition(":")
         body = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1,1],"data":[300]}]}'
@@ -209,7 +209,7 @@ def test_an_answer_that_nobody_waits_for_is_kept(tmp_path, nursery):
         assert ask(agent, 300.0, headers=late).status_code in (200, 504)
         assert [one.request_id for one in wait_kept(agent, "r", 2)] == ["gone", "late"]
         with grpc.insecure_channel(agent.manifest.grpc_address) as channel, pytest.raises(grpc.RpcError):
-            ask_grpc(channel, 300.0, tuple(part_of("r", "cut").items()), timeout=0.15)
+            ask_grpc(channel, 2500.0, tuple(part_of("r", "cut").items()), timeout=1.0)
         assert wait_kept(agent, "r", 3)[-1].request_id == "cut"
 
 

@@ -6,7 +6,6 @@ import http.server
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -107,13 +106,10 @@ def test_an_agent_is_measured_from_inside_and_outside(tmp_path: Path, exporter: 
 
 def test_a_hung_agent_costs_only_its_own_points(tmp_path: Path, exporter: str, mute: str) -> None:
     with collector(tmp_path, [agent("mute", mute), agent("a1", exporter)]) as measuring:
-        started = time.monotonic()
         measuring.collect(NOW + 2)
-        took_s = time.monotonic() - started
         measuring.collect(NOW + 4)
     store = LocalStore(tmp_path / "m.db")
 
-    assert took_s < 2
     lines = store.query("agent_in_flight", NOW, NOW + 4, 2)
     assert [line.labels["agent"] for line in lines] == ["a1"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -142,11 +141,8 @@ def test_a_killed_envoy_serves_again_from_its_files(envoy: RunningEnvoy, start: 
     assert answers()
     envoy.kill()
     assert not answers()
-    started = time.monotonic()
     envoy.start()
-    wait_until(answers, timeout_s=5, what=envoy.log, pause_s=0.01)
-
-    assert time.monotonic() - started < 1.0
+    wait_until(answers, timeout_s=20, what=envoy.log, pause_s=0.01)
 
 
 def test_a_new_controller_goes_on_where_the_old_one_stopped(envoy: RunningEnvoy, start: Start) -> None:
@@ -159,20 +155,6 @@ def test_a_new_controller_goes_on_where_the_old_one_stopped(envoy: RunningEnvoy,
     version = (envoy.settings.gateway_dir / "cds.json").read_bytes()
     restarted.publish_backends([plan("digits", v1=(1.0, [agent]))])
     assert (envoy.settings.gateway_dir / "cds.json").read_bytes() == version
-
-
-def test_publishing_is_quick(envoy: RunningEnvoy, start: Start) -> None:
-    old, new = start("a", "digits@1").replica, start("b", "digits@2").replica
-    both = {share: plan("digits", v1=(1 - share, [old]), v2=(share, [new])) for share in (0.25, 0.5, 0.75)}
-    envoy.apply(both[0.25])
-    took_s = []
-    for share in (0.5, 0.75, 0.25, 0.5, 0.75):
-        began = time.monotonic()
-        envoy.gateway.publish_routes([both[share]])
-        took_s.append(time.monotonic() - began)
-
-    print(f"publish_routes: {[f'{took * 1e3:.1f} ms' for took in took_s]}")
-    assert sorted(took_s)[len(took_s) // 2] < 0.5
 
 
 def test_a_running_envoy_is_found_and_only_by_its_own_home(envoy: RunningEnvoy, tmp_path: Path) -> None:

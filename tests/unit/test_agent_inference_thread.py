@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import re
 import threading
 import time
 import weakref
@@ -142,19 +141,18 @@ async def test_groups_do_not_share_a_batch(bench):
 
 
 async def test_a_batch_is_held_back_for_its_delay_unless_it_is_full():
-    bench = await started(Batching(max_rows=2, max_delay_ms=300))
+    bench = await started(Batching(max_rows=2, max_delay_ms=1000))
     bench.server.go.set()
-    began_s = time.perf_counter()
-    await asyncio.gather(bench.ask(1), bench.ask(2))
-    assert time.perf_counter() - began_s < 0.25
-    first = asyncio.create_task(bench.ask(3))
-    await asyncio.sleep(0.05)
-    assert bench.server.seen == [[1, 2]]
-    await asyncio.gather(first, bench.ask(4))
-    assert bench.server.seen == [[1, 2], [3, 4]]
+    full_s = []
+    for _ in range(4):
+        began_s = time.perf_counter()
+        await asyncio.gather(bench.ask(1), bench.ask(2))
+        full_s.append(time.perf_counter() - began_s)
+    assert bench.server.seen == [[1, 2]] * 4
+    assert min(full_s) < 1.0
     began_s = time.perf_counter()
     await bench.ask(5)
-    assert time.perf_counter() - began_s >= 0.3
+    assert time.perf_counter() - began_s >= 1.0
 
 
 async def test_a_full_queue_refuses_and_goes_on():
@@ -197,10 +195,10 @@ async def test_work_cancelled_while_it_runs_is_told_nothing(bench):
 
 
 async def test_a_late_answer_is_dropped_and_the_next_one_is_right(bench):
-    late = bench.submit(1, timeout_s=0.05)
+    late = bench.submit(1, timeout_s=1.0)
     await bench.entered()
     with pytest.raises(DeadlineError):
-        await bench.ask(9, timeout_s=0.1)
+        await bench.ask(9, timeout_s=1.1)
     bench.server.go.set()
     assert await bench.ask(2) == [2]
     ((outcome,),) = bench.outcomes(late)
@@ -230,7 +228,7 @@ async def test_a_failing_model_fails_its_own_request_only(bench, number, name):
 async def test_the_thread_is_busy_while_the_model_runs_even_when_its_client_has_gone(bench, number):
     assert bench.thread.busy_s == 0
     with pytest.raises(DeadlineError):
-        await bench.ask(number, timeout_s=0.05)
+        await bench.ask(number, timeout_s=1.0)
     before = bench.thread.busy_s
     assert before > 0
     assert bench.thread.busy_s > before
@@ -251,39 +249,39 @@ async def test_an_ending_agent_tells_all_that_wait_or_run_once(bench):
     assert bench.server.seen == [[1], [4]]
 
 
-async def trained(adaptive):
-    """A thread whose model takes 20 ms a row, and has been seen to."""
+async def trained(adaptive, row_s=2.0):
+    """A held thread that takes its model to need *row_s* seconds a row."""
     bench = await started(Batching(max_rows=2, adaptive=adaptive), max_queue=32)
-    bench.server.go.set()
-    bench.server.compute = lambda inputs: (time.sleep(0.02 * len(inputs["x"])), {"y": inputs["x"]})[1]
     for place in range(ENOUGH):
-        await bench.ask(*[1.0] * (1 + place % 2))
+        rows = 1 + place % 2
+        bench.thread._durations.observe(rows, row_s * rows)
     return bench
 
 
 async def test_adaptive_queues_refuse_what_would_miss_its_deadline_and_say_by_how_much():
     bench = await trained(adaptive=True)
-    assert await bench.ask(1, timeout_s=60) == [1]
-    ahead = [bench.submit(number, timeout_s=60) for number in range(20)]
-    with pytest.raises(OverloadedError, match=r"^20 requests are ahead: .* deadline is in 0\.2 s") as refused:
-        bench.submit(1, timeout_s=0.2)
-    (expected_s,) = re.findall(r"about ([\d.]+) s", str(refused.value))
-    assert float(expected_s) > 0.3, "20 rows of 20 ms each, of which the first may have begun"
-    assert await bench.ask(7, timeout_s=60) == [7]
-    assert [type(outcome) for (outcome,) in bench.outcomes(*ahead)] == [Answer] * 20
+    ahead = [bench.submit(number, timeout_s=1000) for number in range(20)]
+    with pytest.raises(OverloadedError, match=r"are ahead: .* about 4[012] s.* deadline is in 20 s"):
+        bench.submit(1, timeout_s=20)
+    admitted = bench.submit(7, timeout_s=1000)
+    bench.server.go.set()
+    assert await bench.ask(8, timeout_s=1000) == [8]
+    assert [type(outcome) for (outcome,) in bench.outcomes(*ahead, admitted)] == [Answer] * 21
 
 
 async def test_an_adaptive_queue_with_nothing_ahead_tries_whatever_it_expects():
     """Else a fit that has gone wrong would refuse for ever what alone could put it right."""
     bench = await trained(adaptive=True)
     with pytest.raises(DeadlineError):
-        await bench.ask(1, timeout_s=0.005)
+        await bench.ask(1, timeout_s=1.0)
     assert bench.thread.busy_s > 0, "it runs all the same"
+    bench.server.go.set()
 
 
 async def test_whoever_is_answered_finds_nothing_ahead():
     """Even when the loop hears of the answer long before the thread has turned to what comes next."""
     bench = await trained(adaptive=True)
+    bench.server.go.set()
     tell, has_asked_again = bench.thread._tell, threading.Event()
 
     def tell_and_dawdle(callback):
@@ -294,15 +292,17 @@ async def test_whoever_is_answered_finds_nothing_ahead():
     await bench.ask(1)
     try:
         with pytest.raises(DeadlineError):
-            await bench.ask(2, timeout_s=0.005)
+            await bench.ask(2, timeout_s=0.1)
     finally:
         has_asked_again.set()
 
 
 async def test_other_queues_try():
     bench = await trained(adaptive=False)
+    bench.submit(1, timeout_s=1000)
     with pytest.raises(DeadlineError):
-        await bench.ask(1, timeout_s=0.005)
+        await bench.ask(2, timeout_s=0.1)
+    bench.server.go.set()
 
 
 async def test_an_idle_thread_holds_no_requests_data(bench):
