@@ -72,7 +72,7 @@ MOST_KEPT_HOURS: Final = 168.0
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Requests kept, with their answers, for the debugger: few, in the agent's memory, and none by default."""
+    """Requests kept, with their answers, for the debugger: few, in the agent's memory, none by default."""
 
     per_minute: int = 0
     """Requests that each agent keeps in a minute, at most; 0 turns it off."""
