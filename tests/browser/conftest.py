@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.fakes import dashboard, seeded
 from tests.fakes.dashboard import Dashboard
@@ -21,8 +21,12 @@ CHROMIUM = (
 """Browser to test with; None for the one that playwright installed."""
 FLAGS = ["--disable-gpu", "--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
 READY = '[data-testid="stHeading"], .sb-head, .sb-problem'
+PATIENCE_MS = 45_000
+"""How long anything may take to show: machines are shared, and nothing waits longer than it has to."""
 HARMLESS = re.compile(r"/_stcore/(health|host-config)$")
 """On a deep link Streamlit asks below the page's own path first and goes on after the 404."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @dataclass
@@ -80,6 +84,7 @@ def open_tab(browser: Browser) -> Iterator[OpenTab]:
 
     def make(url: str, **options: Any) -> Tab:
         context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         tab = Tab(context.new_page(), url)
         _watch(tab)

@@ -35,7 +35,7 @@ def test_every_page_without_errors_or_foreign_requests(
     tab = open_tab(shown.url, color_scheme=scheme)
     for path in PATHS:
         page = tab.open(path)
-        expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0, timeout=15_000)
+        expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
         expect(page.get_by_text("Something went wrong")).to_have_count(0)
     background = tab.page.eval_on_selector(".stApp", "app => getComputedStyle(app).backgroundColor")
     assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(15, 20, 26)"}[scheme]
@@ -70,7 +70,7 @@ def test_live_charts_update_in_place_and_keep_the_zoom(shown: Dashboard, open_ta
     tab = open_tab(shown.url)
     page = tab.open("/live?range=5+min")
     chart = page.locator('.sbl-chart[data-panel="request_rate"]')
-    expect(chart.locator(".scatterlayer path.js-line").first).to_be_visible(timeout=20_000)
+    expect(chart.locator(".scatterlayer path.js-line").first).to_be_visible()
     chart.locator(".main-svg").first.evaluate("svg => { svg.dataset.kept = 'yes'; }")
     box = chart.locator(".nsewdrag").first.bounding_box()
     assert box is not None
@@ -98,7 +98,7 @@ def test_live_charts_update_in_place_and_keep_the_zoom(shown: Dashboard, open_ta
 
 def test_pausing_stops_the_requests(shown: Dashboard, open_tab: OpenTab) -> None:
     page = open_tab(shown.url).open("/live")
-    expect(page.locator(".sbl-chart .main-svg").first).to_be_visible(timeout=20_000)
+    expect(page.locator(".sbl-chart .main-svg").first).to_be_visible()
     page.get_by_text("Pause").click()
     expect(page.locator(".sbl-badge.paused")).to_have_text("❚❚ Paused")
     asked: list[str] = []
@@ -109,15 +109,15 @@ def test_pausing_stops_the_requests(shown: Dashboard, open_tab: OpenTab) -> None
 
 def test_lost_dashboard_shows_as_stale_data(shown: Dashboard, open_tab: OpenTab) -> None:
     page = open_tab(shown.url).open("/live")
-    expect(page.locator(".sbl-chart .main-svg").first).to_be_visible(timeout=20_000)
+    expect(page.locator(".sbl-chart .main-svg").first).to_be_visible()
     page.route("**/api/v1/live*", lambda route: route.abort())
-    expect(page.locator(".sbl-badge.stale")).to_contain_text("Not updating", timeout=10_000)
+    expect(page.locator(".sbl-badge.stale")).to_contain_text("Not updating")
     expect(page.locator(".sbl-chart .main-svg").first).to_be_visible()
 
 
 def test_no_gpu_is_a_sentence(shown: Dashboard, open_tab: OpenTab) -> None:
     page = open_tab(shown.url).open("/live")
-    expect(page.get_by_text("no NVIDIA GPU found").first).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("no NVIDIA GPU found").first).to_be_visible()
 
 
 def test_uploading_a_file(empty: Dashboard, open_tab: OpenTab, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_picking_an_example(shown: Dashboard, open_tab: OpenTab) -> None:
 @pytest.mark.parametrize("path", ["/", "/live", "/versions", "/endpoints?name=digits", "/upload"])
 def test_narrow_screens_need_no_sideways_scrolling(path: str, shown: Dashboard, open_tab: OpenTab) -> None:
     page = open_tab(shown.url, viewport={"width": 800, "height": 900}).open(path)
-    expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0, timeout=15_000)
+    expect(page.locator('[data-testid="stStatusWidget"]')).to_have_count(0)
     wide = page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth")
     seen = page.evaluate("document.querySelector('[data-testid=stMain]').clientWidth")
     assert wide <= seen + 1

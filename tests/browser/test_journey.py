@@ -17,7 +17,7 @@ from tests.fakes import stack as stacks
 from tests.fakes.load import Load
 from tests.fakes.stack import Stack
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 START_MS = 90_000
 
 

@@ -21,7 +21,7 @@ from tests.fakes.load import Load
 from tests.fakes.stack import Stack
 from tests.fakes.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(500)
+pytestmark = pytest.mark.timeout(900)
 START_MS = 90_000
 SEARCH_MS = 240_000
 REFRESHES_MS = 4_000

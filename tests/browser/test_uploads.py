@@ -101,7 +101,7 @@ def begin(page: Page, file: Path) -> None:
 def checked(page: Page, url: str, home: Path, file: Path) -> None:
     """The upload is being checked, and what lies there is what was sent."""
     page.wait_for_url("**/upload?id=*", timeout=60_000)
-    expect(page.get_by_text("Checked", exact=True)).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("Checked", exact=True)).to_be_visible()
     upload = upload_of(url, file.stem)
     assert upload["state"] == "checking"
     assert (home / "uploads" / upload["id"] / "files" / file.name).read_bytes() == file.read_bytes()
@@ -156,7 +156,7 @@ def test_a_server_killed_in_the_middle_and_started_again(
         shown.process.kill()
         shown.process.wait()
         gate.open()
-        expect(page.get_by_text("Connection lost")).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("Connection lost")).to_be_visible()
     with dashboard.running(settings) as shown:
 
         def arrived() -> bool:
@@ -202,7 +202,7 @@ def test_a_folder_arrives_with_its_paths(shared: Dashboard, tmp_path: Path, open
     page.locator("input#folder").set_input_files(top)
     page.get_by_label("Model name").fill("bert")
     page.get_by_role("button", name="Upload", exact=True).click()
-    page.wait_for_url("**/upload?id=*", timeout=30_000)
+    page.wait_for_url("**/upload?id=*")
     upload = upload_of(shared.url, "bert")
     placed = shared.settings.home / "uploads" / upload["id"] / "files"
     assert {name: (placed / name).read_bytes() for name in contents} == contents

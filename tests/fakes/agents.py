@@ -60,8 +60,8 @@ class RunningAgent:
         address = self.manifest.rest_address
         if address.startswith("unix:"):
             transport = httpx.HTTPTransport(uds=address.removeprefix("unix:"))
-            return httpx.Client(transport=transport, base_url="http://agent", timeout=20)
-        return httpx.Client(base_url=f"http://{address}", timeout=20)
+            return httpx.Client(transport=transport, base_url="http://agent", timeout=60)
+        return httpx.Client(base_url=f"http://{address}", timeout=60)
 
     @property
     def log(self) -> str:

@@ -51,7 +51,7 @@ def running(settings: Settings) -> Iterator[Dashboard]:
     finally:
         process.terminate()
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=60)
         finally:
             process.kill()
             process.wait()

@@ -54,7 +54,7 @@ def ask(agent, *values, headers=None, path="/v2/models/digits/infer"):
         return http.post(path, json=body, headers=headers)
 
 
-def ask_grpc(channel, value, metadata=(), timeout=20):
+def ask_grpc(channel, value, metadata=(), timeout=60):
     tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1]}
     request = proto.message_class("ModelInferRequest")(
         model_name="digits", inputs=[tensor], raw_input_contents=[struct.pack("<f", value)]

@@ -68,7 +68,7 @@ def address(agent):
 
 
 def connect(agent):
-    return socket.create_connection(address(agent), timeout=20)
+    return socket.create_connection(address(agent), timeout=60)
 
 
 def head(path=INFER, **headers):
@@ -274,7 +274,7 @@ def test_a_hanging_model_holds_nobody_beyond_the_deadline(tmp_path, nursery):
         for thread in asking[1:]:
             thread.start()
         for thread in asking:
-            thread.join(10)
+            thread.join(60)
         assert codes == [504] * 4
         assert agent.status()["phase"] == "ready"
         wait_until(
@@ -285,7 +285,7 @@ def test_a_hanging_model_holds_nobody_beyond_the_deadline(tmp_path, nursery):
         with agent.http as http:
             assert http.get("/ready").status_code == 503
         agent.process.terminate()
-        assert agent.process.wait(10) == 0
+        assert agent.process.wait(60) == 0
 
 
 def test_a_leaking_model_ends_at_its_limit_and_says_so(tmp_path, nursery):
@@ -308,7 +308,7 @@ def test_no_child_or_socket_is_left_by_a_stopped_agent(tmp_path):
         process = psutil.Process(agent.process.pid)
         assert process.children(recursive=True) == []
         agent.process.send_signal(signal.SIGTERM)
-        assert agent.process.wait(10) == 0
+        assert agent.process.wait(60) == 0
     with pytest.raises(ConnectionRefusedError):
         connect(agent)
 
@@ -348,14 +348,14 @@ def test_a_wall_clock_that_jumps_back_a_day_ends_no_request(tmp_path):
         wait_until(lambda: agent.status()["busy_s"] > 0, timeout_s=10, what=lambda: str(agent.status()))
         jump.touch()
         assert ask(agent, [[1.0]]).status_code == 200
-        slow.join(10)
+        slow.join(60)
         assert answers[0].status_code == 200
         with agent.http as http:
             stats = http.get("/v2/models/digits/stats").json()["model_stats"][0]
         assert stats["last_inference"] < (time.time() - 80_000) * 1000, "the jump was real"
         assert 0 <= stats["inference_stats"]["success"]["ns"] < 5e9
         agent.process.terminate()
-        assert agent.process.wait(10) == 0
+        assert agent.process.wait(60) == 0
 
 
 def test_no_batch_is_lost_when_clients_leave_at_random(tmp_path, nursery):

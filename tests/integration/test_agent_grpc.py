@@ -76,7 +76,7 @@ def call(channel, method, data=None, metadata=None, **fields):
     """Call the unary *method* with *fields*, or with *data* as it is."""
     if data is None:
         data = proto.message_class(f"{method}Request")(**fields).SerializeToString()
-    response, done = channel.unary_unary(PREFIX + method).with_call(data, timeout=20, metadata=metadata)
+    response, done = channel.unary_unary(PREFIX + method).with_call(data, timeout=60, metadata=metadata)
     return proto.message_class(f"{method}Response").FromString(response), done
 
 
@@ -140,7 +140,7 @@ def stream_to(agent, **options):
             stream.call.cancel()
 
 
-def eventually(condition, timeout_s=20.0):
+def eventually(condition, timeout_s=60.0):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline
@@ -256,7 +256,7 @@ def test_draining_answers_what_was_sent_and_then_ends_the_stream(tmp_path, nurse
             next(stream)
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
         assert "open the stream again" in caught.value.details()
-        assert agent.process.wait(20) == 0
+        assert agent.process.wait(60) == 0
 
 
 def test_a_stream_that_never_pauses_does_not_hold_the_end(tmp_path, nursery):
@@ -269,7 +269,7 @@ def test_a_stream_that_never_pauses_does_not_hold_the_end(tmp_path, nursery):
             answers += iter(stream.__next__, None)
         # its sentence may be lost to a client that is still sending when the connection closes
         assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
-        assert agent.process.wait(10) == 0
+        assert agent.process.wait(60) == 0
         assert "still ran" not in agent.log
     assert len(answers) < 10_000
     assert [answer.error_message for answer in answers] == [""] * len(answers)
@@ -306,9 +306,9 @@ def test_calls_that_never_pause_do_not_hold_the_end(tmp_path, nursery):
             client.start()
         eventually(lambda: agent.status()["in_flight"] > 4)
         agent.process.send_signal(signal.SIGTERM)
-        assert agent.process.wait(10) == 0
+        assert agent.process.wait(60) == 0
         for client in clients:
-            client.join(10)
+            client.join(60)
         assert "still ran" not in agent.log
     assert {code for _, code, _ in ends} <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert not any("before it could answer" in details for _, _, details in ends)
@@ -332,7 +332,7 @@ def test_who_watches_hears_of_the_end_and_does_not_hold_it(tmp_path, nursery):
             with pytest.raises(grpc.RpcError) as caught:
                 next(call)
             assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
-            assert agent.process.wait(10) == 0
+            assert agent.process.wait(60) == 0
     assert "still ran" not in agent.log
 
 
@@ -601,7 +601,7 @@ class CountingProxy:
 
     def close(self):
         for thread in self._threads:
-            thread.join(20)
+            thread.join(60)
         for end in (self._listener, self._client, self._upstream):
             end.close()
 

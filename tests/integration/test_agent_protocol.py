@@ -49,7 +49,7 @@ def call(channel, method, name=None, **fields):
         request_serializer=request.SerializeToString,
         response_deserializer=proto.message_class(f"{method}Response").FromString,
     )
-    return stub.with_call(request(**fields), timeout=20)
+    return stub.with_call(request(**fields), timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_grpc_with_typed_contents_names_the_version(channel, images, logits):
 def test_grpc_health(channel):
     stub = health_pb2_grpc.HealthStub(channel)
     for service in ("", wire.GRPC_SERVICE):
-        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 

@@ -64,7 +64,7 @@ def test_fifty_sigterms_under_load_lose_nothing(tmp_path_factory: Any, nursery: 
             for number in range(TIMES):
                 ending, staying, successor, spare = agents
                 ending.process.send_signal(signal.SIGTERM)
-                assert ending.process.wait(20) == 0
+                assert ending.process.wait(60) == 0
                 load.wait_for_more(20)
                 serve(envoy, staying, successor)
                 agents = [staying, successor, spare, stack.enter_context(agent(nursery, home, number + 4))]

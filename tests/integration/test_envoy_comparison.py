@@ -62,7 +62,7 @@ def start(tmp_path: Path, envoy: RunningEnvoy) -> Iterator[Start]:
 
 @pytest.fixture
 def http(envoy: RunningEnvoy) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=envoy.url, timeout=10) as client:
+    with httpx.Client(base_url=envoy.url, timeout=60) as client:
         yield client
 
 
@@ -85,7 +85,7 @@ def infer(envoy: RunningEnvoy, model: str, size: int = 0, **metadata: str) -> st
             response_deserializer=proto.message_class("ModelInferResponse").FromString,
         )
         pairs = [(name.replace("_", "-"), value) for name, value in metadata.items()]
-        return str(call(request, metadata=pairs, timeout=10).model_version)
+        return str(call(request, metadata=pairs, timeout=60).model_version)
 
 
 def counted(envoy: RunningEnvoy, name: str, endpoint: str, **tags: str) -> int:
@@ -384,7 +384,7 @@ def test_a_full_disk_costs_lines_and_no_request(
     path.parent.mkdir(parents=True)
     path.symlink_to("/dev/full")
     stable, candidate = start("a", STABLE).replica, start("b", CANDIDATE).replica
-    with running_envoy(home) as full, httpx.Client(base_url=full.url, timeout=10) as client:
+    with running_envoy(home) as full, httpx.Client(base_url=full.url, timeout=60) as client:
         sticky = Sticky("header", "sid")
         full.apply(split("digits", stable, candidate, 0.5, sticky=sticky, comparison=COMPARED))
         for n in range(30):  # more than Envoy keeps before it writes
@@ -467,7 +467,7 @@ def test_a_version_that_only_gets_copies_harms_nobody(
         os.kill(copied.process.pid, signal.SIGSTOP)
 
     large = bytes(4 * 1024 * 1024)
-    with httpx.Client(base_url=envoy.url, timeout=5) as client:
+    with httpx.Client(base_url=envoy.url, timeout=15) as client:
         for _ in range(20):  # before small ones fill what such a version may hold
             assert version_of(client.post("/e/digits/predict", content=large)) == STABLE
     assert infer(envoy, "digits", size=len(large)) == STABLE

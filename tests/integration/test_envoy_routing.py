@@ -49,7 +49,7 @@ def envoy(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Ru
 
 @pytest.fixture
 def http(envoy: RunningEnvoy) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=envoy.url, timeout=10) as client:
+    with httpx.Client(base_url=envoy.url, timeout=60) as client:
         yield client
 
 
@@ -67,7 +67,7 @@ def infer(channel: grpc.Channel, model: str, **metadata: str) -> Any:
     )
     request = proto.message_class("ModelInferRequest")(model_name=model)
     pairs = [(name.replace("_", "-"), value) for name, value in metadata.items()]
-    return call(request, metadata=pairs, timeout=10, wait_for_ready=False)
+    return call(request, metadata=pairs, timeout=60, wait_for_ready=False)
 
 
 def admin(envoy: RunningEnvoy) -> EnvoyAdmin:
@@ -155,12 +155,12 @@ def test_grpc_asks_for_a_models_readiness_by_name(channel: grpc.Channel) -> None
     ready = channel.unary_unary(f"{SERVICE}/ModelReady")
     request = proto.message_class("ModelReadyRequest")(name="digits").SerializeToString()
 
-    assert ready(request, timeout=10) == b"\x08\x01"
+    assert ready(request, timeout=60) == b"\x08\x01"
 
 
 @pytest.mark.parametrize("method", [f"{SERVICE}/ServerLive", "/grpc.health.v1.Health/Check"])
 def test_grpc_calls_about_the_server_need_no_endpoint(channel: grpc.Channel, method: str) -> None:
-    assert channel.unary_unary(method)(b"", timeout=10) == b"\x08\x01"
+    assert channel.unary_unary(method)(b"", timeout=60) == b"\x08\x01"
 
 
 @pytest.mark.parametrize(
@@ -255,4 +255,4 @@ def test_a_large_grpc_message_arrives(channel: grpc.Channel, metadata: dict[str,
         model_name="digits", raw_input_contents=[bytes(30 * 1024 * 1024)]
     )
     pairs = [(name.replace("_", "-"), value) for name, value in metadata.items()]
-    assert call(tensor, metadata=pairs, timeout=20).model_name
+    assert call(tensor, metadata=pairs, timeout=60).model_name

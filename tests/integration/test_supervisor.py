@@ -49,7 +49,7 @@ def test_killed_supervisor_leaves_the_gateway_serving_and_the_next_adopts(
         own = [first.process(role) for role in ("web", "controller", "worker")]
         first.supervisor.send_signal(signal.SIGKILL)
         first.supervisor.wait(10)
-        _, alive = psutil.wait_procs(own, timeout=15)
+        _, alive = psutil.wait_procs(own, timeout=60)
         assert alive == [], "web, controller and worker end with their supervisor"
         assert envoy_process.find_running(settings) == envoy
         assert _predicts(first, "kept")

@@ -66,7 +66,7 @@ def receiving() -> Iterator[Receiver]:
         yield receiver
     finally:
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
         server.server_close()
 
 
