@@ -81,12 +81,17 @@ def running(engine: str) -> Iterator[None]:
     """Turn what *engine* raises for one input into a ModelError, or MemoryError."""
     try:
         yield
-    except (AgentError, MemoryError):
-        raise
     except Exception as error:
-        if says_out_of_memory(str(error)):
-            raise MemoryError from error
-        raise ModelError(f"{engine} failed on this input: {_said(error)}") from error
+        raise failure(engine, error) from error
+
+
+def failure(engine: str, error: Exception) -> Exception:
+    """Return what to raise where *engine* raised *error* for one input: a ModelError, or MemoryError."""
+    if isinstance(error, AgentError | MemoryError):
+        return error
+    if says_out_of_memory(str(error)):
+        return MemoryError()
+    return ModelError(f"{engine} failed on this input: {_said(error)}")
 
 
 def _said(error: Exception) -> str:

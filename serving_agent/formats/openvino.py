@@ -92,21 +92,28 @@ def properties(options: Options) -> dict[str, Any]:
 
 
 class _Request:
-    """Runs one request at a time: inputs are shared with it, outputs are copied out of it."""
+    """Runs one request at a time: inputs are shared with it, outputs are copied out of it.
+
+    Tensors are set one by one: `infer` with all of them at once takes as long as a small graph itself.
+    """
 
     def __init__(self, request: Any, outputs: int) -> None:
+        import openvino
+
         self._request = request
         self._outputs = range(outputs)
+        self._shared = openvino.Tensor
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        import openvino
         import torch
 
         held = [tensor.cpu().contiguous() for tensor in tensors]
+        request = self._request
         with running(ENGINE):
-            shared = [openvino.Tensor(tensor.numpy(), shared_memory=True) for tensor in held]
-            results = self._request.infer(shared, share_inputs=True, share_outputs=False)
-            return [torch.from_numpy(results[index]) for index in self._outputs]
+            for index, tensor in enumerate(held):
+                request.set_input_tensor(index, self._shared(tensor.numpy(), shared_memory=True))
+            request.infer()
+            return [torch.from_numpy(request.get_output_tensor(index).data.copy()) for index in self._outputs]
 
 
 def _spec(port: Any, declared: Iterable[TensorSpec]) -> TensorSpec:
