@@ -30,7 +30,10 @@ def quantised(
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     quantizer, counted = quantizer_for(kept)
-    prepared = prepare_pt2e(program.module(), quantizer)
+    graph = program.module()
+    graph.graph.eliminate_dead_code()  # a head that nobody reads has no output, and the quantizer takes one
+    graph.recompile()
+    prepared = prepare_pt2e(graph, quantizer)
     if not counted():
         raise BuildError("it has no convolution or linear layer that could be quantised")
     for batch in batches:

@@ -162,6 +162,26 @@ def test_a_kept_module_of_a_graph_stays_in_full_precision():
             graph_int8.quantised(program, [(x,)], ("0", "2"))
 
 
+def test_a_head_that_nobody_reads_stands_in_no_graphs_way():
+    """Encoders compute a pooler that sentence embeddings do not use."""
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.pooler, self.act = nn.Linear(8, 8), nn.Linear(8, 8), nn.Tanh()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = self.layer(x)
+            self.act(self.pooler(hidden))
+            return hidden
+
+    x = torch.rand(2, 8)
+    with torch.no_grad(), exporting.quiet():
+        program = torch.export.export(Pooled().eval(), (x,))
+        _, count = graph_int8.quantised(program, [(x,)], ())
+    assert count == 1
+
+
 def test_a_network_that_fx_cannot_trace_is_told_apart():
     """Its exported graph is quantised instead."""
 
