@@ -12,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from serving_agent.contract.capture import CapturedTensor
+from serving_agent.contract.manifest import NanPolicy
 from serving_agent.contract.options import AS_STORED, Execution
 from serving_agent.contract.signature import Signature
 
@@ -21,6 +22,8 @@ VALUES: Final = "values.bin"
 """File of the folder: elements of the kept tensors."""
 BINS: Final = 64
 """Bars of a histogram."""
+ATTENTION: Final = "attention_weights"
+"""Name of a tensor beside a layer's outputs: its attention, shape (rows, heads, queries, keys)."""
 STAGES: Final = ("inputs", "preprocess", "predict", "postprocess")
 """Steps of a request, in order, by their names in `pipeline.StepRecorder`."""
 
@@ -62,6 +65,10 @@ class InspectionOrder(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None = None
     """Limit on the process's memory; None for none."""
     threads: int = 1
+    device: str = "cpu"
+    """`auto`, `cpu` or `cuda:N`, as agents take it."""
+    nan_policy: NanPolicy = "pass"
+    """Whether NaN and infinities in the inputs are refused, as an endpoint may, or go into the model."""
 
 
 class Histogram(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,11 +129,14 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One layer (module call) or one node of a graph, in the order in which they ran."""
+    """One layer (module call) or one node of a graph, in the order in which their outputs were there.
+
+    So what holds others comes behind them: the first point with a NaN is where it arose.
+    """
 
     id: str
-    """Unique in the run, stable from run to run: module path or node name, with `#n` for its n-th call (n ≥ 1
-    from the second call on)."""
+    """Unique in the run, stable from run to run: module path (its class for the whole network), or
+    `module path/node name`, with `#n` for its n-th call (n ≥ 1 from the second call on)."""
     module: str = ""
     """Path of the module that it belongs to, as the original network names it; empty where none is known.
     The last point of a module holds that module's output: two runs are aligned by it."""
@@ -148,7 +158,8 @@ class InspectedRun(msgspec.Struct, frozen=True, kw_only=True):
     """All that was seen in one run."""
 
     level: Literal["module", "node", "none"]
-    """What points are: modules of a network, nodes of a graph, or nothing: `note` says why."""
+    """What points are: modules of a network; nodes of a graph, and modules behind their nodes where the graph
+    tells of them; or nothing: `note` says why."""
     note: str = ""
     stages: tuple[Stage, ...]
     points: tuple[Point, ...] = ()

@@ -25,7 +25,8 @@ class GraphModel:
     def __init__(self, run: Run, tensors: Signature, signature: Signature) -> None:
         """*tensors*: what the graph takes and returns, in its words. Raises StartError unless both fit."""
         self.tensors = tensors
-        self._run = run
+        self.run = run
+        """Where the graph is run; the debugger puts another one in its place for a while."""
         inputs = _fitted("takes", tensors.inputs, signature.inputs or tensors.inputs)
         outputs = _fitted("returns", tensors.outputs, signature.outputs or tensors.outputs)
         named = {own.name: spec.name for spec, own in inputs}
@@ -34,7 +35,7 @@ class GraphModel:
 
     def __call__(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the graph once; the outputs are tensors on the CPU, or on the GPU that the graph is on."""
-        results = self._run([inputs[name] for name in self._inputs])
+        results = self.run([inputs[name] for name in self._inputs])
         return {name: results[place] for name, place in self._outputs}
 
 

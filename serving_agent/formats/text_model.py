@@ -67,6 +67,11 @@ class TextGraph:
         self._output = output
 
     @property
+    def graph(self) -> LoadedModel:
+        """The graph itself, which takes tokens."""
+        return self._model
+
+    @property
     def module(self) -> Any:
         """The module that torch runs, for execution options; AttributeError where another engine does."""
         return self._model.module  # type: ignore[attr-defined]  # said above

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import nn
 
@@ -40,3 +42,23 @@ class Hungry(Digits):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """As its parent, if there was memory."""
         return super().forward(image) + torch.empty(1 << 42).sum()
+
+
+class Repeats(nn.Module):
+    """One linear layer, run again and again: the slow one of a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(40):
+            x = torch.tanh(x) + torch.sigmoid(x)
+        return self.lin(x)
+
+
+def slow_layer() -> nn.Module:
+    """A network of which `encoder.1` is slow on purpose."""
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(8, 8), Repeats(), nn.ReLU())
+    return nn.Sequential(OrderedDict(encoder=encoder, head=nn.Linear(8, 4))).eval()
