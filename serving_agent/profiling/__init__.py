@@ -1,0 +1,1 @@
+"""Profilers of a version, and of the live agent that serves it."""

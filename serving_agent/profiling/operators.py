@@ -1,0 +1,242 @@
+"""torch.profiler over some requests: operators, layers, flame, memory and the trace itself."""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import logging
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from serving_agent.contract.profile import TRACE, Flame, Layer, Operator
+from serving_agent.profiling import intervals, trace
+from serving_agent.profiling.intervals import Node
+from serving_agent.profiling.subject import Asked, Subject
+
+if TYPE_CHECKING:
+    from torch.profiler import profile
+
+logger = logging.getLogger(__name__)
+
+NAME: Final = "operators"
+MOST_EVENTS: Final = 300_000
+"""Events of one trace: enough for every request of most models; of larger ones fewer requests are traced."""
+MOST_OPERATORS: Final = 300
+MOST_LAYERS: Final = 1000
+HELD_UP: Final = 3
+"""How many times the median a request may take that counts as usual."""
+COMPRESSION: Final = 5
+_FIRST: Final = 1
+"""Requests of the first trace, which tells how many events one makes."""
+
+
+class Traced(msgspec.Struct, frozen=True):
+    """What one trace tells."""
+
+    asked: tuple[Asked, ...]
+    roots: tuple[Node, ...]
+    """One tree for each request, in microseconds."""
+    flame: Flame
+    operators: tuple[Operator, ...]
+    layers: tuple[Layer, ...]
+    memory: tuple[tuple[float, int], ...]
+    memory_device: str
+    wall_s: float
+    """Of one request: the median, as the next."""
+    self_s: float
+    notes: tuple[str, ...]
+
+
+def take(subject: Subject, ask: Callable[[], Asked], requests: int, seconds: float, out: Path) -> Traced:
+    """Trace up to *requests* requests, within about *seconds*, and leave the trace in *out*."""
+    paths: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+    with_stack = True
+    try:
+        profiler, asked, walls_s = _trace(subject, ask, _FIRST, seconds, with_stack=True)
+    except UnicodeDecodeError:  # the name of a built-in function whose memory was freed
+        logger.exception("stacks cannot be read")
+        notes += ("Stacks of this model cannot be read by torch.profiler: there are operators, no layers",)
+        with_stack = False
+        profiler, asked, walls_s = _trace(subject, ask, _FIRST, seconds, with_stack=False)
+    events = _count(profiler, paths)
+    began_s = asked[0].wall_s
+    wanted = min(requests, MOST_EVENTS // max(1, events), max(1, int(seconds / max(began_s, 1e-6))))
+    if wanted < requests:
+        notes += (
+            f"torch.profiler watched {wanted} of {requests} requests: each makes {events:,} events and "
+            f"takes {began_s:.3g} s while it is watched",
+        )
+    if wanted > _FIRST:
+        profiler, asked, walls_s = _trace(subject, ask, wanted, seconds, with_stack=with_stack)
+        _count(profiler, paths)
+    content = _exported(profiler)
+    _keep(content, out / TRACE)
+    return _read(content, paths, profiler, asked, statistics.median(walls_s), subject.device, notes)
+
+
+def _trace(
+    subject: Subject, ask: Callable[[], Asked], requests: int, seconds: float, *, with_stack: bool
+) -> tuple[profile, tuple[Asked, ...], list[float]]:
+    """Return the stopped profiler, the requests, and the time of each by the clock."""
+    from torch._C._profiler import _RecordFunctionFast as Mark  # as compiled code marks itself: no Python
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU]
+    if subject.device != "cpu":
+        activities.append(ProfilerActivity.CUDA)
+    asked: list[Asked] = []
+    walls_s: list[float] = []
+    until = time.perf_counter() + seconds
+    with (
+        subject.marked(lambda name: Mark(trace.MARK + name)),
+        profile(
+            activities=activities,
+            record_shapes=True,
+            profile_memory=True,
+            with_stack=with_stack,
+            with_modules=True,
+            acc_events=True,
+        ) as profiler,
+    ):
+        while len(asked) < requests and (not asked or time.perf_counter() < until):
+            with Mark(trace.REQUEST):
+                started = time.perf_counter()
+                asked.append(ask())
+                walls_s.append(time.perf_counter() - started)
+    return profiler, tuple(asked), walls_s
+
+
+def _count(profiler: Any, paths: dict[str, str]) -> int:
+    """Return the number of events of *profiler*, and note in *paths* which module is which."""
+    known = _module_paths()
+    count = 0
+    waiting = list(profiler.profiler.kineto_results.experimental_event_tree())
+    while waiting:
+        event = waiting.pop()
+        count += 1
+        module = getattr(event.extra_fields, "module", None)
+        if module is not None and module.self_ptr in known:
+            paths.setdefault(event.name, known[module.self_ptr])
+        waiting.extend(event.children)
+    return count
+
+
+def _module_paths() -> dict[int, str]:
+    """Return the path of every module that lives here, by its address; the largest network names first."""
+    from torch.nn import Module
+
+    modules = [each for each in gc.get_objects() if issubclass(type(each), Module)]
+    inner = {id(child) for each in modules for child in _children(each)}
+    roots = [each for each in modules if id(each) not in inner]
+    paths: dict[int, str] = {}
+    for root in sorted(roots, key=lambda each: -sum(1 for _ in each.modules())):
+        for path, module in root.named_modules():
+            paths.setdefault(id(module), path)
+    return paths
+
+
+def _children(module: Any) -> Iterator[Any]:
+    try:
+        yield from module.children()
+    except Exception:  # noqa: BLE001 - somebody's module, half built: it names nothing
+        return
+
+
+def _exported(profiler: Any) -> bytes:
+    """Return the trace in Chrome's format."""
+    handle, name = tempfile.mkstemp(suffix=".json", prefix="signalbox-trace-")
+    os.close(handle)
+    try:
+        profiler.export_chrome_trace(name)
+        return Path(name).read_bytes()
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _keep(content: bytes, path: Path) -> None:
+    with gzip.open(path, "wb", compresslevel=COMPRESSION) as file:
+        file.write(content)
+
+
+def _read(
+    content: bytes,
+    paths: dict[str, str],
+    profiler: Any,
+    asked: tuple[Asked, ...],
+    wall_s: float,
+    device: str,
+    notes: tuple[str, ...],
+) -> Traced:
+    events = trace.read(content, paths)
+    roots = trace.requests(events)
+    typical = usual(roots)
+    if left_out := len(roots) - len(typical):
+        notes += (
+            f"{left_out} of {len(roots)} watched requests took more than {HELD_UP} times the median: they "
+            "were held up, and are in the trace but not in the flame view",
+        )
+    tree = intervals.merged(typical, trace.MICRO)
+    layers = trace.layers(roots)
+    if not layers and not any("layers" in note for note in notes):
+        notes += (
+            "This format runs without modules that could be told apart: there are operators, no layers",
+        )
+    on_gpu = device != "cpu"
+    return Traced(
+        asked=asked,
+        roots=tuple(roots),
+        flame=Flame(
+            name=NAME,
+            nodes=intervals.flattened(tree),
+            total_s=sum(each.total for each in tree),
+            requests=len(typical),
+        ),
+        operators=tuple(_operators(profiler.key_averages(group_by_input_shape=True))),
+        layers=layers[:MOST_LAYERS],
+        memory=trace.memory(events, 1 if on_gpu else 0),
+        memory_device=device,
+        wall_s=wall_s,
+        self_s=statistics.median(trace.own_time([root]) for root in roots) if roots else 0.0,
+        notes=notes,
+    )
+
+
+def usual(roots: Sequence[Node]) -> list[Node]:
+    """Return the requests of no more than HELD_UP times the median: others say nothing of the model."""
+    if not roots:
+        return []
+    bound = HELD_UP * statistics.median(root.total for root in roots)
+    return [root for root in roots if root.total <= bound]
+
+
+def _operators(averages: Iterable[Any]) -> list[Operator]:
+    """Return the operators by their own time, largest first; annotations of ours are none."""
+    found = [
+        Operator(
+            name=each.key,
+            shapes=_shapes(each.input_shapes),
+            calls=int(each.count),
+            self_s=each.self_cpu_time_total * trace.MICRO,
+            total_s=each.cpu_time_total * trace.MICRO,
+            device_self_s=each.self_device_time_total * trace.MICRO,
+            device_total_s=each.device_time_total * trace.MICRO,
+            memory_bytes=int(each.self_cpu_memory_usage or each.self_device_memory_usage),
+        )
+        for each in averages
+        if not (trace.is_python(each.key) or each.key.startswith(trace.MARK) or each.key == "[memory]")
+    ]
+    found.sort(key=lambda each: -(each.self_s + each.device_self_s))
+    return found[:MOST_OPERATORS]
+
+
+def _shapes(shapes: Any) -> str:
+    """Return input shapes as text: `[8, 64] [64, 64]`; scalars and what is no tensor left out."""
+    return " ".join(str(shape) for shape in shapes if isinstance(shape, list) and shape)[:200]
