@@ -15,6 +15,8 @@ from rich.text import Text
 from control_plane.cli.failures import CommandError
 from control_plane.errors import SignalboxError
 
+_UNBOUNDED: Final = 10_000
+"""Width of what is no terminal, in characters: a file or another program gets every cell whole."""
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -23,7 +25,10 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self._out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        is_terminal = sys.stdout.isatty()
+        self._out = Console(
+            highlight=False, soft_wrap=not is_terminal, width=None if is_terminal else _UNBOUNDED
+        )
         self._err = Console(stderr=True, highlight=False, soft_wrap=True)
         self.progress = Console(stderr=True, highlight=False, quiet=as_json)
         """For progress bars and notes; silent in JSON mode."""
