@@ -5,6 +5,7 @@ import time
 import streamlit as st
 
 from control_plane.domain.job import JobState
+from control_plane.domain.profile import PROFILE
 from control_plane.domain.views import JobView
 from control_plane.services import catalogs, jobs
 from control_plane.ui import current
@@ -88,8 +89,17 @@ def outcome(job: JobView) -> None:
     """Links to what came of the job."""
     if job.kind in views.LAB_KINDS:
         links.page("optimization", "Open the report", key="job-report", icon=":material/speed:", job=job.id)
+    if job.kind == PROFILE and job.result:
+        links.page(
+            "profiling", "Open the report", key="job-profile", icon=":material/speed:", run=report_of(job)
+        )
     for ref in views.registered_versions(job)[:MOST_VERSIONS]:
         links.page("versions", f"Open {ref}", key=f"job-{ref}", icon=":material/inventory_2:", id=ref)
+
+
+def report_of(job: JobView) -> str:
+    """Id of the profile that a job has taken."""
+    return str((job.result or {})["profile"])
 
 
 def cancel(job_id: str) -> None:

@@ -32,6 +32,12 @@ navigation = st.navigation(
             st.Page(shell.page_script("nemo_rl"), title="NeMo RL", icon=":material/model_training:"),
             st.Page(shell.page_script("jobs"), title="Jobs", icon=":material/assignment:"),
         ],
+        "Investigate": [
+            st.Page(shell.page_script("debugger"), title="Debugger", icon=":material/bug_report:"),
+            st.Page(
+                shell.page_script("profiling"), title="Profiling", icon=":material/local_fire_department:"
+            ),
+        ],
         "Govern": [
             st.Page(shell.page_script("activity"), title="Activity", icon=":material/history:"),
         ],

@@ -20,6 +20,18 @@ def page(
         st.page_link(page_script(name), label=label, icon=icon, query_params=query or None, disabled=disabled)
 
 
+def follow(name: str) -> None:
+    """Bring the browser's address up to date where the query parameter *name* has another value than before.
+
+    A link to the page that is open runs it with the new query, but Streamlit leaves the old address in the
+    browser: a reload or a copied address would lead back.
+    """
+    noted, now = f"address-{name}", st.query_params.get(name)
+    if st.session_state.get(noted, now) != now:
+        st.query_params.from_dict(st.query_params.to_dict())
+    st.session_state[noted] = now
+
+
 def row() -> tuple[DeltaGenerator, DeltaGenerator]:
     """Two places on one line: one for words, one at the right end for a link."""
     line = st.container(horizontal=True, vertical_alignment="center")

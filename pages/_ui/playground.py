@@ -14,10 +14,10 @@ from control_plane.services import endpoints, versions
 from control_plane.services.context import Context
 from control_plane.ui import current
 from control_plane.ui.components.example_picker import example_picker
+from control_plane.ui.viewmodels import debugger_input, quantities
 from control_plane.ui.viewmodels import playground as views
-from control_plane.ui.viewmodels import quantities
 from control_plane.ui.viewmodels.badges import Badge
-from pages._ui import markup, shell
+from pages._ui import links, markup, shell
 from serving_agent.contract.signature import Signature
 
 SHOWN_EXAMPLES: Final = 40
@@ -73,7 +73,7 @@ def _from_example(view: EndpointView, signature: Signature, examples: Sequence[E
             st.html(markup.picture(url, items[chosen].title), width="content")
         st.html(markup.text(items[chosen].title), width="content")
     body = views.request_body(signature, views.example_row(signature, examples, chosen))
-    _run_button(view.name, body, examples[chosen].label)
+    _run_button(view, body, examples[chosen].label, example=str(chosen + 1))
 
 
 def _from_form(view: EndpointView, signature: Signature) -> None:
@@ -87,7 +87,7 @@ def _from_form(view: EndpointView, signature: Signature) -> None:
     if problem is not None:
         st.html(markup.problem(problem.message, problem.next_step))
         return
-    _run_button(view.name, views.request_body(signature, row), None)
+    _run_button(view, views.request_body(signature, row), None)
 
 
 def _widget(field: views.Field) -> Any:
@@ -114,18 +114,32 @@ def _from_json(view: EndpointView, signature: Signature, examples: Sequence[Exam
     if not isinstance(body, dict):
         st.html(markup.problem("A request is a JSON object; this is another value", _HINT))
         return
-    _run_button(view.name, body, None)
+    _run_button(view, body, None)
 
 
-def _run_button(name: str, body: dict[str, Any], label: str | None) -> None:
-    st.button(
-        "Run",
-        key="run",
-        type="primary",
-        icon=":material/play_arrow:",
-        on_click=_run,
-        args=(name, body, label),
-    )
+def _run_button(
+    view: EndpointView, body: dict[str, Any], label: str | None, *, example: str | None = None
+) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", key="playground-run"):
+        st.button(
+            "Run",
+            key="run",
+            type="primary",
+            icon=":material/play_arrow:",
+            on_click=_run,
+            args=(view.name, body, label),
+        )
+        given = {"example": example} if example else debugger_input.link_of(body)
+        if given is not None and view.serving_ref is not None:
+            links.page(
+                "debugger",
+                "Open in debugger",
+                key="playground-debug",
+                icon=":material/bug_report:",
+                disabled=False,
+                a=view.serving_ref,
+                **given,
+            )
 
 
 def _run(name: str, body: dict[str, Any], label: str | None) -> None:

@@ -59,6 +59,22 @@ def actions_bar(version: VersionView, *, detail: bool = False) -> None:
             disabled=version.archived_at is not None or provenance.refused(version.decision),
             version=version.ref,
         )
+        links.page(
+            "debugger",
+            "Debug",
+            key="version-debug",
+            icon=":material/bug_report:",
+            disabled=version.archived_at is not None or provenance.refused(version.decision),
+            a=version.ref,
+        )
+        links.page(
+            "profiling",
+            "Profile",
+            key="version-profile",
+            icon=":material/local_fire_department:",
+            disabled=version.archived_at is not None or provenance.refused(version.decision),
+            version=version.ref,
+        )
         if version.archived_at is None:
             st.button(
                 "Archive", key="archive", icon=":material/archive:", on_click=_archive, args=(version.ref,)

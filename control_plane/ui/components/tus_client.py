@@ -13,6 +13,7 @@ import hashlib
 import io
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -40,11 +41,16 @@ _MEMBERS: Final = {
 
 def extracted(tarball: bytes) -> dict[str, bytes]:
     """The vendored files out of the package. Raises ValueError when it is not the expected one."""
+    return members_of(tarball, TARBALL, TARBALL_SHA512, _MEMBERS)
+
+
+def members_of(tarball: bytes, source: str, sha512: str, members: Mapping[str, str]) -> dict[str, bytes]:
+    """*members* of the package from *source*, by the names they get here. Raises ValueError (see above)."""
     found = base64.b64encode(hashlib.sha512(tarball).digest()).decode()
-    if found != TARBALL_SHA512:
-        raise ValueError(f"{TARBALL} has the SHA-512 {found}, not {TARBALL_SHA512}")
+    if found != sha512:
+        raise ValueError(f"{source} has the SHA-512 {found}, not {sha512}")
     with tarfile.open(fileobj=io.BytesIO(tarball), mode="r:gz") as package:
-        return {name: _read(package, member) for name, member in _MEMBERS.items()}
+        return {name: _read(package, member) for name, member in members.items()}
 
 
 def _read(package: tarfile.TarFile, member: str) -> bytes:

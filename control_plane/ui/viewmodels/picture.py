@@ -44,6 +44,11 @@ def data_url(value: Any, shape: tuple[int, int, int]) -> str | None:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
+def grey_url(rows: Sequence[bytes], width: int, height: int) -> str:
+    """A PNG of *rows* of grey samples, one byte each, as a data URL."""
+    return "data:image/png;base64," + base64.b64encode(_png(rows, width, height, _GREY)).decode("ascii")
+
+
 def _planes(value: Any, shape: tuple[int, int, int]) -> list[list[list[float]]] | None:
     channels, height, width = shape
     if not _sized(value, channels) or not all(_sized(plane, height) for plane in value):
