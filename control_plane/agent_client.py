@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode
 
@@ -11,7 +12,9 @@ import msgspec
 
 from control_plane import socket_http
 from serving_agent.contract import capture
+from serving_agent.contract import profile as profiles
 from serving_agent.contract.capture import Capture, CapturePage
+from serving_agent.contract.profile import LiveOrder, LiveProfile
 from serving_agent.contract.status import AgentStatus
 
 HEALTH_TIMEOUT_S: Final = 1.0
@@ -22,6 +25,13 @@ CAPTURES_TIMEOUT_S: Final = 2.0
 """How long one page of captures may take: the rollout goes on without what a busy agent would tell."""
 LARGEST_CAPTURES_BYTES: Final = 16 * 1024 * 1024
 """Largest page of captures, as JSON; agents end theirs well before."""
+PROFILE_GRACE_S: Final = 30.0
+"""How long an agent may take for its answer after the time its profile was given."""
+LARGEST_PROFILE_BYTES: Final = 64 * 1024 * 1024
+
+
+class AgentBusyError(Exception):
+    """The agent is being profiled already."""
 
 
 class AgentClient:
@@ -115,3 +125,23 @@ def _read_captures(
         return msgspec.json.decode(body, type=CapturePage)
     except (socket_http.NoAnswerError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
+
+
+def profile(address: str, order: LiveOrder) -> LiveProfile:
+    """What the agent saw of itself while it answered requests as *order* says; returns when that is over.
+
+    address: REST address (`unix:/path` or `host:port`). Raises AgentBusyError while another profile is taken,
+    and NoAnswerError, also for an answer that is none.
+    """
+    timeout_s = order.seconds + PROFILE_GRACE_S
+    answer = socket_http.post(
+        address, profiles.ROUTE, msgspec.json.encode(order), timeout_s, LARGEST_PROFILE_BYTES
+    )
+    if answer.status == HTTPStatus.CONFLICT:
+        raise AgentBusyError("another profile of the agent is being taken")
+    if answer.status != HTTPStatus.OK:
+        raise socket_http.NoAnswerError(f"it answered with status {answer.status}")
+    try:
+        return msgspec.json.decode(answer.body, type=LiveProfile)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise socket_http.NoAnswerError(f"its answer is no profile: {error}") from error

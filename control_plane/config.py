@@ -93,6 +93,31 @@ class Settings(BaseSettings):
         le=1,
         description="Share of the machine's memory that one agent may use unless its endpoint says less.",
     )
+    profile_keep_d: float = Field(30.0, gt=0, description="How long reports of profiles are kept, in days.")
+    profile_total_bytes: int = Field(
+        2 * 1024**3,
+        ge=1024**2,
+        description="Bytes that all reports of profiles take together; the oldest go first.",
+    )
+    debug_timeout_s: float = Field(
+        120.0, gt=0, description="How long a debugger run may inspect one version, in seconds."
+    )
+    debug_run_bytes: int = Field(
+        512 * 1024**2,
+        ge=1024**2,
+        description="Bytes of tensor values that one debugger run keeps; beyond them only statistics are.",
+    )
+    debug_total_bytes: int = Field(
+        8 * 1024**3,
+        ge=1024**2,
+        description="Bytes that all debugger runs take together; the oldest without a name go first.",
+    )
+    debug_keep_h: float = Field(
+        24.0, gt=0, description="How long a debugger run without a name is kept, in hours."
+    )
+    debug_keep_saved_d: float = Field(
+        30.0, gt=0, description="How long a debugger run with a name is kept, in days."
+    )
     handlers: tuple[str, ...] = Field(
         (), description='Custom handlers that may be chosen, as a JSON list of "module:Class".'
     )
@@ -154,6 +179,16 @@ class Settings(BaseSettings):
     def optimization_dir(self) -> Path:
         """Calibration rows, and the work of optimisation jobs: artefacts of trials that are not versions."""
         return self.root / "optimization"
+
+    @property
+    def profiles_dir(self) -> Path:
+        """One folder per report of a profile."""
+        return self.root / "profiles"
+
+    @property
+    def debug_dir(self) -> Path:
+        """One folder per run of the debugger."""
+        return self.root / "debug_runs"
 
     @property
     def agents_dir(self) -> Path:

@@ -31,7 +31,7 @@ from control_plane.config import Settings, prepare_home
 from control_plane.services import system
 from control_plane.services.context import Context, open_context
 from control_plane.ui import current, gate, theme
-from control_plane.ui.components import tus_client
+from control_plane.ui.components import speedscope_client, tus_client
 from serving_agent.contract import proto
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ PLOTLY_JS: Final = Path(plotly.__file__).parent / "package_data" / "plotly.min.j
 CACHE_FOREVER: Final = "public, max-age=31536000, immutable"
 CACHE_A_DAY: Final = "public, max-age=86400"
 _WARM: Final = (
-    "pandas", "pyarrow", "pages._ui.endpoint_detail", "pages._ui.version_detail",
+    "pandas", "pyarrow", "pages._ui.endpoint_detail", "pages._ui.version_detail", "pages._ui.debugger_run",
     "control_plane.services.live",
     "control_plane.services.uploads", "control_plane.services.versions", "control_plane.services.endpoints",
 )  # fmt: skip
@@ -76,7 +76,7 @@ def streamlit_options(settings: Settings) -> dict[str, Any]:
         "server.fileWatcherType": "none",
         "server.allowedHosts": sorted(gate.LOOPBACK_HOSTS),
         "server.enableStaticServing": False,
-        "server.maxUploadSize": 1,  # megabytes; checkpoints go to the REST API, straight to disk
+        "server.maxUploadSize": 16,  # megabytes, of inputs to debug; checkpoints go to REST, straight to disk
         "runner.magicEnabled": False,
         "runner.postScriptGC": False,
         "client.showErrorDetails": "none",
@@ -107,6 +107,7 @@ def _routes(ctx: Context) -> list[BaseRoute]:
         Route("/assets/plotly.min.js", partial(_script, PLOTLY_JS, plotly.__version__)),
         Route("/assets/tus.min.js", partial(_script, tus_client.SCRIPT, tus_client.VERSION)),
         Route("/assets/open_inference.pb", _protocol),
+        Mount(speedscope_client.ROUTE, _Assets(directory=speedscope_client.FOLDER)),
         Mount("/assets", _Assets(directory=UI_DIR / "assets")),
     ]
 
@@ -135,7 +136,7 @@ async def _protocol(_request: Request) -> Response:
 
 
 class _Assets(StaticFiles):
-    """Fonts and images of the dashboard; their names do not change with their content, so a day's cache."""
+    """What browsers load; names do not change with content, or not always, so a day's cache."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)

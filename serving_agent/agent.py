@@ -115,6 +115,7 @@ class Agent:
         limits, was_ready = self._manifest.limits, self.health.phase == "ready"
         self.health.enter("draining")
         self._http.end_connections_after_answers()
+        self._dataplane.profiler.end("draining")
         if self._checker is not None:
             self._checker.stop()
         logger.info("draining: %d requests in flight", self.health.in_flight)

@@ -20,6 +20,7 @@ from serving_agent.inference_thread import InferenceThread
 from serving_agent.measurements import Measurements, StageTimes
 from serving_agent.messages import InferReply, InferRequest, OutputTensor
 from serving_agent.metrics import Metrics, cuda_bytes, resident_bytes
+from serving_agent.profiling.live import LiveProfiler
 from serving_agent.request_samples import RequestSamples
 from serving_agent.response_cache import ResponseCache
 from serving_agent.rollout_recorder import Record, RolloutRecorder
@@ -65,6 +66,7 @@ class DataPlane:
         sampling = manifest.options.sampling
         self.recorder = RolloutRecorder(measurements, manifest.labels, sampling.redact)
         self.samples = RequestSamples(sampling, manifest.labels)
+        self.profiler = LiveProfiler(health, measurements)
         self.tracer = tracer_for(manifest)
         self._signature: Signature | None = None
         self._shares_batches = False
@@ -262,10 +264,14 @@ class DataPlane:
     def _reply(self, request: InferRequest, wanted: Specs, done: Done, outcome: Outcome) -> None:
         if isinstance(outcome, AgentError):
             self.measurements.failed_after(time.perf_counter() - request.arrived_s)
+            self.profiler.failed()
             done(outcome)
         else:
-            self.measurements.request.observe(time.perf_counter() - request.arrived_s)
+            answered_s = time.perf_counter()
+            self.measurements.request.observe(answered_s - request.arrived_s)
             done(InferReply(request.id, selected(outcome.outputs, wanted)))
+            if self.profiler.is_on:
+                self.profiler.took(request.arrived_s, answered_s, time.perf_counter(), outcome)
         if self.tracer is not None:
             self.tracer.record(request, outcome)
 

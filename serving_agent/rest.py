@@ -22,7 +22,7 @@ from serving_agent import (
     tracing,
 )
 from serving_agent.client_timeout import timeout_s
-from serving_agent.contract import wire
+from serving_agent.contract import profile, wire
 from serving_agent.dataplane import DataPlane
 from serving_agent.decode_thread import DecodeThread
 from serving_agent.errors import (
@@ -85,8 +85,20 @@ class RestApp:
         inference = self._inference(exchange.path)
         if inference is not None:
             self._run(inference, exchange)
+        elif exchange.path == profile.ROUTE and not internal_pages.came_through_gateway(exchange.headers):
+            self._profile(exchange)
         else:
             exchange.answer(self._page(exchange), self._identity)
+
+    def _profile(self, exchange: Exchange) -> None:
+        """Answer once the profile has been taken, or at once where it cannot be."""
+        try:
+            self._dataplane.profiler.answer(exchange, self._respond)
+        except Exception as failure:  # noqa: BLE001 - this is the edge of a request; failed logs it
+            self._respond(exchange, failed(failure)[0])
+
+    def _respond(self, exchange: Exchange, response: Response) -> None:
+        exchange.answer(response, self._identity)
 
     # inference
 

@@ -9,12 +9,14 @@ from fastapi.routing import APIRoute
 
 from control_plane.api import errors, guard, pouring
 from control_plane.api.routes import (
+    debugger,
     endpoints,
     freeze_windows,
     golden_sets,
     jobs,
     nemo_rl,
     optimization,
+    profiles,
     rollouts,
     system,
     tus,
@@ -25,8 +27,8 @@ from control_plane.api.routes import (
 from control_plane.services.context import Context
 
 _MODULES: Final = (
-    versions, uploads, tus, nemo_rl, jobs, optimization, endpoints, rollouts, freeze_windows, webhooks,
-    golden_sets, system,
+    versions, uploads, tus, nemo_rl, jobs, optimization, debugger, profiles, endpoints, rollouts,
+    freeze_windows, webhooks, golden_sets, system,
 )  # fmt: skip
 """In the order of the reference page."""
 

@@ -19,7 +19,7 @@ _FILE_ROUTES: Final = (
     ("POST", re.compile(r".*/optimization/calibration")),
 )
 """Routes whose bodies are files, with the method they take; "" for every method."""
-_TENSOR_ROUTES: Final = re.compile(r".*/(endpoints/[^/]+/predict|models/[^/]+/golden-sets)")
+_TENSOR_ROUTES: Final = re.compile(r".*/(endpoints/[^/]+/predict|models/[^/]+/golden-sets|debug-runs)")
 """Routes whose JSON holds tensors."""
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 

@@ -6,6 +6,7 @@ import typer
 
 from control_plane.cli import (
     autotune,
+    debug,
     deploy,
     endpoints,
     freeze,
@@ -14,6 +15,7 @@ from control_plane.cli import (
     imports,
     optimize,
     processes,
+    profile,
     push,
     rollout,
     system,
@@ -46,7 +48,7 @@ def common(
 
 _PARTS = (
     processes, gate, push, imports, versions, deploy, endpoints, rollout, freeze, webhook, golden, optimize,
-    autotune, system,
+    autotune, debug, profile, system,
 )  # fmt: skip
 for part in _PARTS:
     part.add_to(app)

@@ -45,6 +45,10 @@ class Client:
         """GET something that is answered with text."""
         return self._call("GET", path, params=params).text
 
+    def get_bytes(self, path: str) -> bytes:
+        """GET something that is answered with a file."""
+        return self._call("GET", path).content
+
     def post(self, path: str, body: Json | None = None, *, timeout_s: float = TIMEOUT_S) -> Json:
         """POST a JSON body; timeout_s: how long the answer may take."""
         timeout = httpx.Timeout(TIMEOUT_S, read=timeout_s)

@@ -80,17 +80,22 @@ def command(app: typer.Typer, **options: Any) -> Callable[[Callable[..., None]],
 
 
 def group(
-    app: typer.Typer, alone: Callable[..., None], commands: Iterable[Callable[..., None]]
+    app: typer.Typer,
+    alone: Callable[..., None],
+    commands: Iterable[Callable[..., None]],
+    *,
+    name: str | None = None,
 ) -> typer.Typer:
     """Register `alone(session, …)` for its name standing alone, and *commands* to follow that name.
 
+    name: what it is called; like its function without.
     Returns the group, for commands that are not called like their function.
     """
     inner = typer.Typer(rich_markup_mode=None)
     inner.callback(invoke_without_command=True)(_as_command(alone))
     for each in commands:
         command(inner)(each)
-    app.add_typer(inner, name=alone.__name__)
+    app.add_typer(inner, name=name or alone.__name__)
     return inner
 
 

@@ -48,7 +48,7 @@ def nested(tensor: CapturedTensor) -> Any:
     if tensor.datatype == "BYTES":
         texts = [item.decode(errors="replace") for item in flat.tolist()]
         return np.array(texts, dtype=object).reshape(tensor.shape).tolist()
-    return array.tolist() if tensors.is_finite(array, tensor.datatype) else _spelled(array.tolist())
+    return array.tolist() if tensors.is_finite(array, tensor.datatype) else spelled(array.tolist())
 
 
 def _output(tensor: CapturedTensor) -> dict[str, Any]:
@@ -56,10 +56,10 @@ def _output(tensor: CapturedTensor) -> dict[str, Any]:
     return {"datatype": tensor.datatype, "shape": list(tensor.shape), "data": shown}
 
 
-def _spelled(value: Any) -> Any:
+def spelled(value: Any) -> Any:
     """Return nested lists with words for what JSON has no numbers for."""
     if isinstance(value, list):
-        return [_spelled(item) for item in value]
+        return [spelled(item) for item in value]
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -23,13 +23,19 @@ class Lane(StrEnum):
     MAIN = "main"
     """As many at a time as SIGNALBOX_JOB_SLOTS says."""
     LAB = "lab"
-    """Optimisation jobs, which measure: one at a time, or they would measure each other."""
+    """Jobs that measure, of the lab and of profiles: one at a time, or they would measure each other."""
+    DEBUG = "debug"
+    """Runs of the debugger, for which somebody sits and waits: one at a time."""
 
 
-LAB_KINDS: Final = ("optimize", "autotune")
-"""Kinds of jobs of the lab's lane; all others are of the main one."""
+LAB_KINDS: Final = ("optimize", "autotune", "profile")
+"""Kinds of jobs of the lab's lane."""
+DEBUG_KINDS: Final = ("debug",)
+"""Kinds of jobs of the debugger's lane."""
+ONE_AT_A_TIME: Final = {Lane.LAB: LAB_KINDS, Lane.DEBUG: DEBUG_KINDS}
+"""Lanes with kinds of their own; all other kinds are of the main lane."""
 
 
 def lane_of(kind: str) -> Lane:
     """Lane of jobs of that kind."""
-    return Lane.LAB if kind in LAB_KINDS else Lane.MAIN
+    return next((lane for lane, kinds in ONE_AT_A_TIME.items() if kind in kinds), Lane.MAIN)

@@ -20,6 +20,8 @@ MODULES: Final = (
     "control_plane.jobs.kinds.optimize",
     "control_plane.jobs.kinds.autotune",
     "control_plane.jobs.kinds.register_variant",
+    "control_plane.jobs.kinds.debug",
+    "control_plane.jobs.kinds.profile",
 )
 
 

@@ -12,7 +12,8 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from control_plane import log
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Keeps up to `settings.job_slots` jobs and one of the lab running, and a process ready for the next."""
+    """Keeps up to `settings.job_slots` jobs and one of each other lane running, and a process ready."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
@@ -52,8 +53,7 @@ class Worker:
         if any(not _process_lives(job) for job in running):
             self._recover()
             running = jobs.running(self._ctx)
-        lab = sum(lane_of(job.kind) == Lane.LAB for job in running)
-        self._start({Lane.MAIN: self._ctx.settings.job_slots - len(running) + lab, Lane.LAB: 1 - lab})
+        self._start(_free(running, self._ctx.settings.job_slots))
 
     def stop(self) -> None:
         """End every job's process; their jobs are queued again for the next worker."""
@@ -130,6 +130,12 @@ class Worker:
             if now - since >= CANCEL_GRACE_S and _process_lives(job):
                 _log.info("killing cancelled job %s", job.id)
                 processes.kill_session(job.pid)
+
+
+def _free(running: Iterable[RunningJob], slots: int) -> dict[Lane, int]:
+    """How many jobs more each lane may run."""
+    taken = Counter(lane_of(job.kind) for job in running)
+    return {lane: (slots if lane == Lane.MAIN else 1) - taken[lane] for lane in Lane}
 
 
 def _process_lives(job: RunningJob) -> bool:

@@ -288,6 +288,73 @@ class OptimizationTrial(Base):
     version: Mapped[Version | None] = relationship()
 
 
+class ProfileReport(Base):
+    """A profile that was ordered, and what its report says in short; its files lie under `profiles/<id>/`."""
+
+    __tablename__ = "profile_reports"
+    __table_args__ = (
+        UniqueConstraint("job_id"),
+        Index("ix_profile_reports_ref", "ref"),
+        Index("ix_profile_reports_created_at", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    ref: Mapped[str]
+    """`model@N`. A name, not a key: a report can be read when its version is gone, and numbers are never used
+    again."""
+    endpoint: Mapped[str | None]
+    """Name of the endpoint whose serving agent is profiled; None: the version in a process of its own."""
+    name: Mapped[str] = mapped_column(default="")
+    asked: Mapped[Json]
+    """`domain.profile.Wish` as JSON."""
+    summary: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    """`contract.profile.KeyFigures` as JSON, of one that is finished."""
+    size_bytes: Mapped[int] = mapped_column(default=0)
+    """Of its files."""
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+    expires_at: Mapped[float]
+
+    job: Mapped[Job] = relationship(lazy="joined")
+
+
+class DebugRun(Base):
+    """One run of the debugger: a version, or two, inspected on one input; files in `debug_runs/<id>/`."""
+
+    __tablename__ = "debug_runs"
+    __table_args__ = (
+        Index("ix_debug_runs_created_at", "created_at"),
+        Index("ix_debug_runs_expires_at", "expires_at"),
+        Index("ix_debug_runs_parent_id", "parent_id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(default="")
+    """Given by people; it saves the run."""
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    a: Mapped[str]
+    """`model@N`. Names, not keys: a run can be looked at when its versions are gone, and numbers are never
+    used again."""
+    b: Mapped[str | None]
+    input: Mapped[str]
+    """Where the input came from, for people."""
+    inputs: Mapped[list[Json]]
+    """[{"name", "datatype", "shape"}]; their data is in the folder."""
+    edits: Mapped[list[Json]]
+    """`contract.inspection.Edit` as JSON, in the order in which they were made."""
+    parent_id: Mapped[str | None]
+    """The run whose input it took; it may be gone."""
+    size_bytes: Mapped[int] = mapped_column(default=0)
+    """Of its folder."""
+    summary: Mapped[str] = mapped_column(default="")
+    created_by: Mapped[str]
+    created_at: Mapped[float]
+    expires_at: Mapped[float]
+
+    job: Mapped[Job] = relationship(lazy="joined")
+
+
 class Endpoint(Base):
     """The stable name clients call: its goal (written by people), what serves it (by the controller)."""
 

@@ -9,7 +9,14 @@ from control_plane.registry import jobs as job_rows
 from control_plane.registry import session as sessions
 from control_plane.registry import versions
 from control_plane.registry.artifacts import ArtifactStore
-from control_plane.services import comparison, optimization_folders, registration, uploads
+from control_plane.services import (
+    comparison,
+    debug_folders,
+    optimization_folders,
+    profile_folders,
+    registration,
+    uploads,
+)
 from control_plane.services.context import Context
 
 TEMPORARY_KEPT_S: Final = 24 * 3600.0
@@ -27,6 +34,10 @@ class Tidied:
     comparisons: int
     trials: int
     """Folders of optimisation jobs whose variants nobody registered in time."""
+    debug_runs: int = 0
+    """Runs of the debugger whose time is over."""
+    profiles: int = 0
+    """Reports whose time is over, or for which there is no room."""
 
 
 def tidy(ctx: Context, now: float) -> Tidied:
@@ -42,6 +53,8 @@ def tidy(ctx: Context, now: float) -> Tidied:
         trials=optimization_folders.forget(
             ctx.settings, now - optimization_folders.KEPT_S, working=_working(ctx)
         ),
+        debug_runs=debug_folders.expire(ctx, now),
+        profiles=profile_folders.expire(ctx, now),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from control_plane.domain.details import check_details
-from control_plane.domain.job import FINAL_STATES, LAB_KINDS, JobState, Lane, lane_of
+from control_plane.domain.job import FINAL_STATES, ONE_AT_A_TIME, JobState, Lane, lane_of
 from control_plane.domain.views import JobView, Page, Reason
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.registry import jobs
@@ -160,12 +160,12 @@ def log(ctx: Context, job_id: str, *, lines: int = 200) -> tuple[str, ...]:
 def claim(ctx: Context, pid: int, pid_started_at: float, *, lane: Lane = Lane.MAIN) -> ClaimedJob | None:
     """Take the oldest queued job of *lane* for the process (pid, creation time); None when there is none.
 
-    Two processes never get the same job, and no two jobs of the lab run at the same time.
+    Two processes never get the same job, and no two jobs of a lane of its own run at the same time.
     """
     with sessions.write(ctx.engine) as session:
-        if lane == Lane.LAB:
-            sessions.lock(session, "jobs/lab")
-        if lane == Lane.LAB and jobs.count_running(session, LAB_KINDS):
+        if lane in ONE_AT_A_TIME:
+            sessions.lock(session, f"jobs/{lane}")
+        if _is_taken(session, lane):
             return None
         job = jobs.next_queued(session, **_of_lane(lane))
         if job is None:
@@ -185,7 +185,7 @@ def claim(ctx: Context, pid: int, pid_started_at: float, *, lane: Lane = Lane.MA
 def waits(ctx: Context, lane: Lane) -> bool:
     """Whether a job of *lane* is queued that could start now, as far as its lane is concerned."""
     with sessions.read(ctx.engine) as session:
-        if lane == Lane.LAB and jobs.count_running(session, LAB_KINDS):
+        if _is_taken(session, lane):
             return False
         return jobs.is_queued(session, **_of_lane(lane))
 
@@ -287,7 +287,14 @@ def _placed(session: Session, job: Job) -> JobView:
 
 def _of_lane(lane: Lane) -> dict[str, Any]:
     """The kinds of a lane, as queries take them."""
-    return {"only": LAB_KINDS} if lane == Lane.LAB else {"besides": LAB_KINDS}
+    if lane in ONE_AT_A_TIME:
+        return {"only": ONE_AT_A_TIME[lane]}
+    return {"besides": tuple(kind for kinds in ONE_AT_A_TIME.values() for kind in kinds)}
+
+
+def _is_taken(session: Session, lane: Lane) -> bool:
+    """Whether a job of a lane that takes one at a time runs."""
+    return lane in ONE_AT_A_TIME and bool(jobs.count_running(session, ONE_AT_A_TIME[lane]))
 
 
 def _time_left_s(job: Job, now: float) -> float | None:

@@ -1,0 +1,1 @@
+"""What is worked out of inspected runs: values that were kept, two runs side by side, tokens, reports."""
