@@ -4,7 +4,7 @@ import streamlit as st
 
 from control_plane.services import endpoints
 from control_plane.ui import current
-from pages._ui import deploy_form, endpoint_cards, endpoint_detail, shell
+from pages._ui import deploy_form, endpoint_cards, endpoint_detail, links, shell
 from pages._ui.guard import refreshing
 
 RATE_RANGE_S = 300
@@ -24,6 +24,7 @@ def show_form() -> None:
 
 
 def main() -> None:
+    links.follow("name", "deploy")
     name = shell.param("name")
     if name:
         endpoint_detail.draw(name)

@@ -113,6 +113,7 @@ def retry(job_id: str) -> None:
 
 
 def main() -> None:
+    links.follow("id")
     job_id = shell.param("id")
     if job_id:
         links.page("jobs", "All jobs", key="back", icon=":material/arrow_back:")

@@ -120,6 +120,7 @@ def _takes_files(upload: UploadView) -> bool:
 
 
 def main() -> None:
+    links.follow("id")
     ctx = shell.title(
         "Upload",
         "A file or a folder becomes an immutable version. It is read and checked before anything in it runs.",

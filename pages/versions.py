@@ -70,6 +70,7 @@ def empty(ctx: Context) -> None:
 
 
 def main() -> None:
+    links.follow("compare", "id")
     pair = shell.param("compare")
     if pair:
         version_compare.draw(pair)

@@ -20,13 +20,13 @@ def page(
         st.page_link(page_script(name), label=label, icon=icon, query_params=query or None, disabled=disabled)
 
 
-def follow(name: str) -> None:
-    """Bring the browser's address up to date where the query parameter *name* has another value than before.
+def follow(*names: str) -> None:
+    """Bring the browser's address up to date where a query parameter of *names* has changed.
 
     A link to the page that is open runs it with the new query, but Streamlit leaves the old address in the
     browser: a reload or a copied address would lead back.
     """
-    noted, now = f"address-{name}", st.query_params.get(name)
+    noted, now = f"address-{'-'.join(names)}", [st.query_params.get(name) for name in names]
     if st.session_state.get(noted, now) != now:
         st.query_params.from_dict(st.query_params.to_dict())
     st.session_state[noted] = now

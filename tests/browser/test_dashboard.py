@@ -60,6 +60,17 @@ def test_a_deep_link_survives_a_reload(shown: Dashboard, open_tab: OpenTab) -> N
     expect(page.get_by_label("Search", exact=True)).to_have_value("candidate")
 
 
+def test_the_way_back_is_in_the_address_too(shown: Dashboard, open_tab: OpenTab) -> None:
+    """A reload would lead to where one has just come from."""
+    tab = open_tab(shown.url)
+    page = tab.open("/versions?id=digits@1")
+    page.get_by_role("link", name="All versions").click()
+    page.wait_for_url(re.compile(r"/versions(\?(?!.*\bid=).*)?$"))
+    page.reload()
+    expect(page.get_by_role("heading", name="Versions", exact=True)).to_be_visible()
+    assert tab.errors == []
+
+
 def test_filters_write_the_address(shown: Dashboard, open_tab: OpenTab) -> None:
     page = open_tab(shown.url).open("/live")
     page.get_by_role("radio", name="1 h").or_(page.get_by_role("button", name="1 h")).first.click()

@@ -17,6 +17,11 @@ FROZEN: Final = (
     "they came from."
 )
 
+AUTOCAST: Final = (
+    "Under the option `autocast` TorchScript lowers operators by rules of its own, which apply only where it "
+    "runs as a whole: types of some nodes may differ from an agent's."
+)
+
 
 class ScriptGraph:
     """Watches programs of torch.jit, by walking their graphs."""
@@ -37,6 +42,8 @@ class ScriptGraph:
         found = [(root, root.module) for root in base.roots(server)]
         if len(found) == 1:
             points.around = around(_chain(found[0][1]))
+        if server.context.execution.autocast != "off":
+            points.note(AUTOCAST)
         try:
             for root, module in found:
                 if not any(True for _ in module.children()) and not any(True for _ in module.parameters()):
