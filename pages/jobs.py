@@ -5,7 +5,6 @@ import time
 import streamlit as st
 
 from control_plane.domain.job import JobState
-from control_plane.domain.profile import PROFILE
 from control_plane.domain.views import JobView
 from control_plane.services import catalogs, jobs
 from control_plane.ui import current
@@ -89,7 +88,7 @@ def outcome(job: JobView) -> None:
     """Links to what came of the job."""
     if job.kind in views.LAB_KINDS:
         links.page("optimization", "Open the report", key="job-report", icon=":material/speed:", job=job.id)
-    if job.kind == PROFILE and job.result:
+    if job.kind in views.PROFILE_KINDS and job.result:
         links.page(
             "profiling", "Open the report", key="job-profile", icon=":material/speed:", run=report_of(job)
         )

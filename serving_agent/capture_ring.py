@@ -18,6 +18,7 @@ from serving_agent.contract.capture import (
     Capture,
     CapturedTensor,
     CapturePage,
+    LeftOut,
 )
 
 MAX_CAPTURES: Final = 512
@@ -95,7 +96,9 @@ class CaptureRing:
             for index, capture in enumerate(self._captures):
                 if self.size <= self._max_bytes:
                     return
-                bare = msgspec.structs.replace(capture, **{field: _without_data(getattr(capture, field))})
+                bare = msgspec.structs.replace(
+                    capture, **{field: _without_data(getattr(capture, field), "dropped")}
+                )
                 self.size -= size_of(capture) - size_of(bare)
                 self._captures[index] = bare
 
@@ -108,8 +111,11 @@ def size_of(capture: Capture) -> int:
 def _slim(capture: Capture) -> Capture:
     if sum(len(tensor.data or b"") for tensor in capture.inputs) <= SMALL_INPUT_BYTES:
         return capture
-    return msgspec.structs.replace(capture, inputs=_without_data(capture.inputs))
+    return msgspec.structs.replace(capture, inputs=_without_data(capture.inputs, "page"))
 
 
-def _without_data(tensors: Tensors) -> Tensors:
-    return tuple(msgspec.structs.replace(tensor, data=None) for tensor in tensors)
+def _without_data(tensors: Tensors, why: LeftOut) -> Tensors:
+    return tuple(
+        tensor if tensor.data is None else msgspec.structs.replace(tensor, data=None, left_out=why)
+        for tensor in tensors
+    )

@@ -14,7 +14,14 @@ from serving_agent.batch import Inputs, copied
 from serving_agent.contract import wire
 from serving_agent.contract.manifest import Manifest
 from serving_agent.contract.signature import Signature, TensorSpec
-from serving_agent.errors import AgentError, NotFoundError, NotReadyError
+from serving_agent.errors import (
+    AgentError,
+    NotFoundError,
+    NotReadyError,
+    OverloadedError,
+    QueueFullError,
+    TooManyError,
+)
 from serving_agent.health import Health
 from serving_agent.inference_thread import InferenceThread
 from serving_agent.measurements import Measurements, StageTimes
@@ -159,6 +166,7 @@ class DataPlane:
         Raises what `submit` raises, DeadlineError, and ModelError.
         """
         answered: asyncio.Future[InferReply] = asyncio.get_running_loop().create_future()
+        request.is_written_later = True
         work = self.submit(request, partial(_resolve, answered))
         try:
             return await answered
@@ -166,15 +174,30 @@ class DataPlane:
             if work is not None:
                 self.cancel(work)
 
+    def check_concurrency(self) -> None:
+        """Raise TooManyError while there are more requests than the agent takes at once."""
+        try:
+            self.health.check_concurrency()
+        except TooManyError:
+            self.profiler.failed()
+            raise
+
     def submit(self, request: InferRequest, done: Done) -> Work | None:
         """Check *request*, queue it and return its work; *done* is called once with the wanted outputs.
 
         Where the cache holds the answer *done* is called before this returns None. Raises NotFoundError,
         NotReadyError, TooManyError, InvalidRequestError, TooLargeError, QueueFullError, OverloadedError.
         """
+        try:
+            return self._accept(request, done)
+        except (QueueFullError, OverloadedError):
+            self.profiler.failed()
+            raise
+
+    def _accept(self, request: InferRequest, done: Done) -> Work | None:
         self.check_model(request.model, request.version)
         self.health.check_answering()
-        self.health.check_concurrency()
+        self.check_concurrency()
         signature = self.signature
         wanted = validation.select_outputs(signature, request.outputs)
         inputs = validation.decode_inputs(
@@ -271,7 +294,8 @@ class DataPlane:
             self.measurements.request.observe(answered_s - request.arrived_s)
             done(InferReply(request.id, selected(outcome.outputs, wanted)))
             if self.profiler.is_on:
-                self.profiler.took(request.arrived_s, answered_s, time.perf_counter(), outcome)
+                sent_s = None if request.is_written_later else time.perf_counter()
+                self.profiler.took(request.arrived_s, answered_s, sent_s, outcome)
         if self.tracer is not None:
             self.tracer.record(request, outcome)
 

@@ -149,7 +149,7 @@ class Inference:
         dataplane.health.check_answering()
         if size < predecoding.LARGE:
             return decoded(message, call)
-        dataplane.health.check_concurrency()
+        dataplane.check_concurrency()
         return await self._decode_thread.run(partial(decoded_fully, message, call))
 
 

@@ -56,6 +56,8 @@ class InferRequest(msgspec.Struct):
     id: str = ""
     timeout_s: float | None = None
     """How long the client waits; the agent's own limit applies too."""
+    is_written_later: bool = False
+    """Whether its answer is written after it was handed over, where a live profile does not see it."""
     parameters: Parameters = ()
     traceparent: str = ""
     """W3C trace context of the client's span; empty for none."""

@@ -95,9 +95,10 @@ class RestApp:
         try:
             self._dataplane.profiler.answer(exchange, self._respond)
         except Exception as failure:  # noqa: BLE001 - this is the edge of a request; failed logs it
-            self._respond(exchange, failed(failure)[0])
+            self._respond(exchange, failure)
 
-    def _respond(self, exchange: Exchange, response: Response) -> None:
+    def _respond(self, exchange: Exchange, outcome: Response | Exception) -> None:
+        response = failed(outcome)[0] if isinstance(outcome, Exception) else outcome
         exchange.answer(response, self._identity)
 
     # inference
@@ -144,7 +145,7 @@ class RestApp:
 
     def _decode_aside(self, inference: Inference, exchange: Exchange) -> None:
         """Have a large request read on another thread, then go on with it."""
-        self._dataplane.health.check_concurrency()
+        self._dataplane.check_concurrency()
         decoding = self._decode_thread.run(partial(decoded_fully, inference, exchange))
         exchange.on_gone = partial(self._forget_decoding, decoding)
         decoding.add_done_callback(partial(self._queue_decoded, exchange))

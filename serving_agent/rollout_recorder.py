@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from serving_agent import answers, tensors
 from serving_agent.batch import Inputs
 from serving_agent.capture_ring import KEPT_S, CaptureRing
-from serving_agent.contract.capture import Capture, CapturedTensor, CapturePage
+from serving_agent.contract.capture import Capture, CapturedTensor, CapturePage, LeftOut
 from serving_agent.contract.signature import TensorSpec
 from serving_agent.datatypes import Array, wire_size
 from serving_agent.errors import AgentError
@@ -145,15 +145,18 @@ def captured(named: Tensors, max_bytes: int, redacted: Collection[str] = ()) -> 
     Without any data where that is more than *max_bytes*, taken together.
     """
     kept = [tensor for tensor in named if tensor.name not in redacted]
-    keeps = {tensor.name for tensor in kept} if sum(map(raw_bytes, kept)) <= max_bytes else set()
-    return tuple(
-        CapturedTensor(
-            name=tensor.name,
-            datatype=tensor.datatype,
-            shape=tensor.array.shape,
-            data=bytes(tensors.to_raw(tensor.array, tensor.datatype)) if tensor.name in keeps else None,
-        )
-        for tensor in named
+    others: LeftOut = "" if sum(map(raw_bytes, kept)) <= max_bytes else "too_large"
+    return tuple(_captured(tensor, "redacted" if tensor.name in redacted else others) for tensor in named)
+
+
+def _captured(tensor: OutputTensor, left_out: LeftOut) -> CapturedTensor:
+    data = None if left_out else bytes(tensors.to_raw(tensor.array, tensor.datatype))
+    return CapturedTensor(
+        name=tensor.name,
+        datatype=tensor.datatype,
+        shape=tensor.array.shape,
+        data=data,
+        left_out=left_out,
     )
 
 

@@ -21,6 +21,8 @@ from serving_agent.errors import InvalidRequestError
 LITTLE_ENDIAN: Final = sys.byteorder == "little"
 SIZE: Final = struct.Struct("<I")
 """What stands before a BYTES element."""
+WIDE: Final = 8
+"""Bytes of numbers that are brought to float64 first; smaller ones become any float at once, as exactly."""
 
 
 def flatten(data: Sequence[Any], name: str) -> tuple[list[Any], tuple[int, ...]]:
@@ -59,14 +61,15 @@ def from_values(values: Sequence[Any], datatype: str, name: str) -> Array:
 
 
 def from_numbers(numbers: Array, datatype: str, name: str) -> Array:
-    """Return *numbers*, int64, uint64, float64 or of *datatype* already, as a flat array of *datatype*.
+    """Return *numbers*, integers, float64 or of *datatype* already, as a flat array of *datatype*.
 
     Raises InvalidRequestError where one does not fit.
     """
     if numbers.dtype == NUMPY_TYPE[datatype]:
         return numbers
     if datatype in FLOATS:
-        return _narrowed(numbers.astype(np.float64, copy=False), datatype, name)
+        exact = numbers if numbers.dtype.itemsize < WIDE else numbers.astype(np.float64, copy=False)
+        return _narrowed(exact, datatype, name)
     if datatype in ("BOOL", "BYTES") or numbers.dtype == np.float64:
         return from_values(numbers.tolist(), datatype, name)  # says which one does not fit
     bounds = np.iinfo(NUMPY_TYPE[datatype])

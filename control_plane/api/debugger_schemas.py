@@ -10,7 +10,7 @@ from pydantic import Field
 from control_plane.api.schemas import Body
 from control_plane.domain.debugging import MAX_EDITS, InputSource
 from control_plane.errors import InvalidInputError
-from serving_agent.contract.inspection import Edit
+from serving_agent.contract.inspection import Edit, Word
 
 
 class EditBody(Body):
@@ -25,7 +25,7 @@ class EditBody(Body):
         max_length=32,
         description="One place per dimension, null for all of that dimension; empty for the whole tensor.",
     )
-    value: float = Field(description="What the elements become.")
+    value: float | Word = Field(description="What the elements become: a number, `nan`, `inf` or `-inf`.")
 
     @property
     def edit(self) -> Edit:

@@ -19,10 +19,13 @@ def run(out: Output, found: Json, last: int | None = None) -> None:
         out.line(f"  edited: {_edit(edit)}")
     for side in found["sides"]:
         _side(out, side, found["comparison"] if side["side"] == "a" else None, last)
-    if found["comparison"]:
-        out.line(found["comparison"]["sentence"])
-    elif view["summary"]:
+    sentence = found["comparison"]["sentence"] if found["comparison"] else ""
+    if view["summary"]:
         out.line(view["summary"])
+    if not view["summary"].startswith(sentence):
+        out.line(sentence)
+    if found["served"]:
+        out.line(found["served"]["sentence"])
 
 
 def stopped(found: Json, condition: str, place: int | None) -> str:
@@ -109,4 +112,8 @@ def number(value: float | None) -> str:
 
 def _edit(edit: Json) -> str:
     places = ", ".join("*" if each is None else str(each) for each in edit["index"])
-    return f"{edit['point']}[{edit['tensor']}]" + (f"[{places}]" if places else "") + f" = {edit['value']:g}"
+    return (
+        f"{edit['point']}[{edit['tensor']}]"
+        + (f"[{places}]" if places else "")
+        + f" = {float(edit['value']):g}"
+    )

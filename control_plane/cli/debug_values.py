@@ -54,8 +54,10 @@ def captured(api: Client, endpoint: str) -> Json:
     newest = next((each for each in kept if each["complete"]), None)
     if newest is None:
         raise NotFoundError(
-            f"{endpoint} keeps no request",
-            next_step="Have some kept: see the serving option `sampling`, or start a rollout.",
+            f"{endpoint} keeps no {'request with all of its inputs' if kept else 'request'}",
+            next_step="Take their inputs out of the serving option `sampling.redact`, or send smaller ones."
+            if kept
+            else "Have some kept: see the serving option `sampling`, or start a rollout.",
         )
     return {"kind": "capture", **{name: newest[name] for name in ("endpoint", "agent", "seq", "why")}}
 

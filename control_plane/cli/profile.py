@@ -88,9 +88,15 @@ def _tell(session: Session, found: Json) -> None:
         empty="",
     )
     for hint in summary["hints"]:
-        how = f" (signalbox optimize {view['ref']} --method {hint['method']})" if hint["method"] else ""
-        session.out.line(f"- {hint['sentence']}{how}")
+        session.out.line(f"- {hint['sentence']}{_how(hint, view['ref'])}")
     session.out.line(f"{session.settings.web_url}/profiling?run={view['id']}")
+
+
+def _how(hint: Json, ref: str) -> str:
+    """The command that does what *hint* says, where there is one."""
+    if hint["profiles_version"]:
+        return f" (signalbox profile {ref})"
+    return f" (signalbox optimize {ref} --method {hint['method']})" if hint["method"] else ""
 
 
 def _write(session: Session, view: Json, out: Path) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from control_plane.debugging import aligning, kept
+from control_plane.debugging import aligning, kept, summary
 from control_plane.debugging.aligning import Match
 from control_plane.debugging.kept import Array, NotKeptError
 from control_plane.domain import divergence
@@ -25,6 +26,8 @@ LARGE: Final = 1e100
 """Numbers beyond it are scaled down first: their squares would overflow."""
 
 Floats = npt.NDArray[np.float64]
+Operators = Mapping[str, str]
+"""Module → its operators in order, as one text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +50,26 @@ class Figures:
     sqnr_db: float | None = None
 
 
-def compare(a: Inspected, b: Inspected) -> Comparison:
-    """All pairs of A and B, and where they come apart."""
+def compare(a: Inspected, b: Inspected, beat: Callable[[], None] = lambda: None) -> Comparison:
+    """All pairs of A and B, and where they come apart. *beat* is called before each, and may raise."""
     matches = aligning.align(a.run, b.run)
-    pairs = tuple(pair for match in matches for pair in _pairs(a, b, match))
+    inside = _operators(a.run), _operators(b.run)
+    measured: list[Pair] = []
+    for match in matches:
+        beat()
+        measured += _pairs(a, b, match, inside)
+    pairs = tuple(measured)
+    stages = tuple(_stages(a, b))
     first, found = divergence.diverge(pairs)
     matched_a, matched_b = {match.a for match in matches}, {match.b for match in matches}
     return Comparison(
         pairs=pairs,
-        stages=tuple(_stages(a, b)),
+        stages=stages,
         only_a=tuple(each.id for at, each in enumerate(a.run.points) if at not in matched_a),
         only_b=tuple(each.id for at, each in enumerate(b.run.points) if at not in matched_b),
         first_difference=first,
         divergence=found,
-        sentence=divergence.told(pairs, first, found),
+        sentence=summary.compared(a.run, b.run, divergence.told(pairs, first, found, stages)),
     )
 
 
@@ -71,8 +80,9 @@ def figures(a: Array, b: Array, scale: float = 1.0) -> Figures:
     sums = dict.fromkeys(("aa", "bb", "ab", "dd", "d"), 0.0)
     for one, other in _chunks(a, b):
         finite = np.isfinite(one) & np.isfinite(other)
-        found.equal = found.equal and bool(np.all((one == other) | (np.isnan(one) & np.isnan(other))))
-        found.one_sided = found.one_sided or bool(np.any(np.isfinite(one) != np.isfinite(other)))
+        same = (one == other) | (np.isnan(one) & np.isnan(other))
+        found.equal = found.equal and bool(np.all(same))
+        found.one_sided = found.one_sided or bool(np.any(~same & ~finite))
         one, other = one[finite] / scale, other[finite] / scale
         if not one.size:
             continue
@@ -103,9 +113,9 @@ def cosine(one: float, other: float, both: float) -> float | None:
     return max(-1.0, min(1.0, both / length)) if length > 0 else None
 
 
-def _pairs(a: Inspected, b: Inspected, match: Match) -> Iterator[Pair]:
+def _pairs(a: Inspected, b: Inspected, match: Match, inside: tuple[Operators, Operators]) -> Iterator[Pair]:
     one, other = a.run.points[match.a], b.run.points[match.b]
-    alike = a.run.level == b.run.level and _inside(a.run, one) == _inside(b.run, other)
+    alike = a.run.level == b.run.level and _inside(one, inside[0]) == _inside(other, inside[1])
     for tensor, (ours, theirs) in enumerate(zip(one.outputs, other.outputs, strict=False)):
         same_kind = alike and ours.datatype == theirs.datatype
         yield Pair(
@@ -122,11 +132,18 @@ def _pairs(a: Inspected, b: Inspected, match: Match) -> Iterator[Pair]:
         )
 
 
-def _inside(run: InspectedRun, point: Point) -> list[str]:
-    """The point's kind and, where it is a module of a graph, the operators in it."""
-    if run.level == "module" or not point.module:
-        return [point.kind]
-    return [each.kind for each in run.points if each.module == point.module]
+def _inside(point: Point, operators: Operators) -> str:
+    """The point's kind or, where it is in a module of a graph, the operators of that."""
+    return operators.get(point.module, point.kind)
+
+
+def _operators(run: InspectedRun) -> Operators:
+    """Operators of every module of a graph."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for point in run.points:
+        if point.module and run.level != "module":
+            found[point.module].append(point.kind)
+    return {module: "\n".join(kinds) for module, kinds in found.items()}
 
 
 def _stages(a: Inspected, b: Inspected) -> Iterator[Pair]:

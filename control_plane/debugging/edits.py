@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -13,7 +12,10 @@ from control_plane.errors import InvalidInputError
 from serving_agent.contract.inspection import Edit, InspectedRun
 
 MAX_TEXT_CHARS: Final = 1000
-FORM: Final = "Write edits as POINT[tensor][i, j]=value, like `block.2[0][0, *]=1.5`."
+FORM: Final = (
+    "Write edits as POINT[tensor][i, j]=value, like `block.2[0][0, *]=1.5`; a value may be nan or inf."
+)
+EARLIER: Final = "Edit a layer, or inputs, preprocess or predict."
 _EDIT: Final = re.compile(r"(.+?)\[([^\[\]]*)\](?:\[([^\[\]]*)\])?\s*=\s*(\S+)", re.DOTALL)
 
 
@@ -26,8 +28,8 @@ def checked(edits: Iterable[Edit]) -> tuple[Edit, ...]:
         texts = (each.point, each.tensor) if isinstance(each.tensor, str) else (each.point,)
         if not each.point or any(len(text) > MAX_TEXT_CHARS or "\0" in text for text in texts):
             raise InvalidInputError("an edit names the point whose output it changes", next_step=FORM)
-        if not math.isfinite(each.value):
-            raise InvalidInputError(f"the edit of {each.point} puts in {each.value}, and not a finite number")
+        if each.point == "postprocess":
+            raise InvalidInputError("postprocess cannot be edited: nothing comes after it", next_step=EARLIER)
     return found
 
 
@@ -40,8 +42,6 @@ def added(before: Sequence[Edit], later: Sequence[Edit]) -> tuple[Edit, ...]:
 def check_targets(edits: Iterable[Edit], run: InspectedRun) -> None:
     """See that every edit names elements that *run* has. Raises InvalidInputError."""
     for each in edits:
-        if each.point == "postprocess":
-            raise InvalidInputError("postprocess cannot be edited: nothing comes after it")
         tensor = kept.tensor_of(run, each.point, each.tensor)
         if tensor is None:
             raise InvalidInputError(f"the run has no tensor {each.tensor!r} at {each.point[:200]!r}")
@@ -79,7 +79,7 @@ def parse(text: str) -> Edit:
 def written(edit: Edit) -> str:
     """*edit* as `parse` reads it."""
     places = ", ".join("*" if each is None else str(each) for each in edit.index)
-    return f"{edit.point}[{edit.tensor}]" + (f"[{places}]" if places else "") + f"={edit.value!r}"
+    return f"{edit.point}[{edit.tensor}]" + (f"[{places}]" if places else "") + f"={edit.number!r}"
 
 
 def _target(edit: Edit) -> tuple[str, int | str, tuple[int | None, ...]]:

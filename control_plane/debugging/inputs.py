@@ -26,6 +26,8 @@ from serving_agent.messages import JsonData, WireTensor
 
 MAX_BYTES: Final = 64 * 1024**2
 """Data of all inputs of a run."""
+MAX_TEXTS: Final = 1_000_000
+"""Of one input: each is an object of its own while it is read."""
 MAX_NPY_HEADER: Final = 10_000
 MAX_SIZE: Final = 65_536
 """Of one dimension that is chosen for a random input."""
@@ -34,6 +36,19 @@ WORDS: Final = (b"signal", b"box", b"a quiet day", b"the answer is 42", b"ships 
 """Random texts."""
 SPELLED: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 """Words for what JSON has no numbers for."""
+
+LEFT_OUT: Final = {
+    "redacted": (
+        "the endpoint's `sampling.redact` names it",
+        "Take it out of there and choose a later request, or give the input as JSON.",
+    ),
+    "too_large": (
+        "the request's inputs are too large to be kept",
+        "Choose a request with fewer rows, or give the input as a file.",
+    ),
+    "dropped": ("it was dropped for newer requests", "Choose a newer one."),
+}
+"""Why a kept request lacks data, and what to do."""
 
 Array = npt.NDArray[Any]
 Tensors = tuple[CapturedTensor, ...]
@@ -82,8 +97,9 @@ def of_text(text: str, name: str, signature: Signature) -> Tensors:
     if not _is_text(spec):
         raise InvalidInputError(f"input {spec.name!r} takes no text: it is {spec}")
     encoded = text.encode(errors="replace")
-    _check_bytes(len(encoded))
-    array = np.full([max(1, size) for size in spec.shape], encoded, dtype=object)
+    shape = [max(1, size) for size in spec.shape]
+    _check_size(spec, math.prod(shape), len(encoded))
+    array = np.full(shape, encoded, dtype=object)
     return (_captured(spec, array),)
 
 
@@ -107,9 +123,13 @@ def random(seed: int, rows: int, open_size: int, signature: Signature) -> Tensor
         for spec in signature.inputs
     }
     for spec in signature.inputs:
-        item = 16 if spec.datatype == "BYTES" else NUMPY_TYPE[spec.datatype].itemsize
-        _check_bytes(math.prod(shapes[spec.name]) * item)
+        _check_size(spec, math.prod(shapes[spec.name]), max(map(len, WORDS)))
     return tuple(_captured(spec, _made_up(spec, shapes[spec.name], generator)) for spec in signature.inputs)
+
+
+def are_whole(given: Sequence[CapturedTensor]) -> bool:
+    """Whether an agent has the data of all *given*, on this page or where it is asked for."""
+    return bool(given) and all(each.data is not None or each.left_out == "page" for each in given)
 
 
 def of_captured(given: Sequence[CapturedTensor], signature: Signature) -> Tensors:
@@ -119,8 +139,9 @@ def of_captured(given: Sequence[CapturedTensor], signature: Signature) -> Tensor
     for spec in signature.inputs:
         tensor = by_name[spec.name]
         if tensor.data is None:
+            why, next_step = LEFT_OUT.get(tensor.left_out, LEFT_OUT["dropped"])
             raise InvalidInputError(
-                f"the data of input {spec.name!r} was not kept: too large, or dropped for newer requests"
+                f"the data of input {spec.name!r} was not kept: {why}", next_step=next_step
             )
         _check_datatype(spec, tensor.datatype)
     _check_bytes(sum(len(tensor.data or b"") for tensor in given))
@@ -140,6 +161,10 @@ def _from_lists(spec: TensorSpec, tensor: WireTensor) -> CapturedTensor:
     if not isinstance(tensor.data, JsonData) or not isinstance(tensor.data.values, list):
         raise InvalidInputError(f"input {spec.name!r}: data must be a list, for {spec}")
     flat, shape = tensors.flatten(tensor.data.values, spec.name)
+    if len(shape) > MAX_DIMENSIONS:
+        raise InvalidInputError(
+            f"input {spec.name!r} has {len(shape)} dimensions, and may have {MAX_DIMENSIONS} at most: {spec}"
+        )
     if spec.datatype in FLOATS:
         flat = [SPELLED.get(each, each) if isinstance(each, str) else each for each in flat]
     return _captured(spec, tensors.from_values(flat, spec.datatype, spec.name).reshape(shape))
@@ -150,6 +175,7 @@ def _from_array(spec: TensorSpec, array: Array) -> CapturedTensor:
     if spec.shape[:1] == (-1,) and array.ndim == len(spec.shape) - 1:
         array = array[np.newaxis]
     flat = np.ascontiguousarray(array).reshape(-1)
+    _check_size(spec, flat.size, flat.itemsize)
     try:
         return _captured(spec, _cast(spec, flat).reshape(array.shape))
     except AgentError as error:
@@ -169,10 +195,10 @@ def _cast(spec: TensorSpec, flat: Array) -> Array:
         )
     if not flat.size or kind == "b":
         return flat.astype(NUMPY_TYPE[spec.datatype])
-    wide = np.float64 if kind == "f" else np.uint64 if kind == "u" else np.int64
     native = flat.astype(flat.dtype.newbyteorder("="), copy=False)
-    exact = native.dtype == NUMPY_TYPE[spec.datatype] and spec.datatype != "BF16"
-    return tensors.from_numbers(native if exact else native.astype(wide), spec.datatype, spec.name)
+    if spec.datatype == "BF16":
+        native = native.astype(np.float64)  # it is held as float32: those that come so are rounded too
+    return tensors.from_numbers(native, spec.datatype, spec.name)
 
 
 def _npy(content: bytes, spec: TensorSpec) -> Array:
@@ -202,7 +228,7 @@ def _npy(content: bytes, spec: TensorSpec) -> Array:
 
 
 def _captured(spec: TensorSpec, array: Array) -> CapturedTensor:
-    _check_bytes(array.size if spec.datatype == "BYTES" else array.nbytes)
+    _check_size(spec, array.size)
     data = bytes(tensors.to_raw(array, spec.datatype))
     _check_bytes(len(data))
     return CapturedTensor(name=spec.name, datatype=spec.datatype, shape=tuple(array.shape), data=data)
@@ -243,6 +269,15 @@ def _check_names(given: Sequence[str], signature: Signature) -> None:
 def _check_datatype(spec: TensorSpec, datatype: str) -> None:
     if datatype != spec.datatype:
         raise InvalidInputError(f"input {spec.name!r} must be {spec.datatype}, not {datatype[:20]}")
+
+
+def _check_size(spec: TensorSpec, count: int, text_bytes: int = 0) -> None:
+    """Refuse *count* elements that would be too many before they are made. text_bytes: of the longest."""
+    if spec.datatype != "BYTES":
+        return _check_bytes(count * NUMPY_TYPE[spec.datatype].itemsize)
+    if count > MAX_TEXTS:
+        raise TooLargeError(f"input {spec.name!r} of a run may have {MAX_TEXTS} texts at most, not {count}")
+    return _check_bytes(count * (text_bytes + tensors.SIZE.size))
 
 
 def _check_bytes(count: int) -> None:

@@ -15,13 +15,19 @@ from serving_agent.contract.inspection import RUN, VALUES, InspectedRun, Point, 
 from serving_agent.datatypes import NUMPY_TYPE
 
 Array = npt.NDArray[Any]
+SCANNED: Final = 1 << 20
+"""Elements looked at in one piece."""
 MAX_TEXT_BYTES: Final = 64 * 1024**2
 """Largest kept BYTES tensor that is read: as JSON it cannot be mapped."""
-MAX_RUN_BYTES: Final = 512 * 1024**2
+MAX_RUN_BYTES: Final = 64 * 1024**2
 
 
 class NotKeptError(Exception):
     """The elements are not there; the message says why, as a sentence without a full stop."""
+
+    def __init__(self, message: str, next_step: str | None = None) -> None:
+        super().__init__(message)
+        self.next_step = next_step
 
 
 def read_run(folder: Path) -> InspectedRun:
@@ -40,8 +46,13 @@ def elements(folder: Path, tensor: TensorSummary) -> Array:
 
     BYTES are an object array of `str`. Raises NotKeptError.
     """
+    if tensor.not_read:
+        raise NotKeptError(tensor.not_read[:1].lower() + tensor.not_read[1:].rstrip("."))
     if tensor.offset is None:
-        raise NotKeptError("its elements were not kept: the run's bytes were used up before")
+        raise NotKeptError(
+            "its elements were not kept: the run's bytes were used up before",
+            next_step="Raise SIGNALBOX_DEBUG_RUN_BYTES and run it again.",
+        )
     try:
         if tensor.kept_datatype == "BYTES":
             return _texts(folder, tensor, tensor.offset)
@@ -89,6 +100,18 @@ def outputs_of(run: InspectedRun, point: str) -> tuple[TensorSummary, ...]:
 def point_of(run: InspectedRun, point: str) -> Point | None:
     """The point with that id."""
     return next((each for each in run.points if each.id == point), None)
+
+
+def first_wrong(array: Array) -> tuple[int, ...] | None:
+    """Where the first NaN or infinity of *array* is, in C order; None where all is finite."""
+    if array.dtype.kind != "f":
+        return None
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, SCANNED):
+        wrong = np.flatnonzero(~np.isfinite(flat[start : start + SCANNED]))
+        if wrong.size:
+            return tuple(int(each) for each in np.unravel_index(start + int(wrong[0]), array.shape))
+    return None
 
 
 def _mapped(folder: Path, tensor: TensorSummary, offset: int) -> Array:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -28,12 +29,12 @@ MASK: Final = "attention_mask"
 Floats = npt.NDArray[np.float64]
 
 
-def score(a: Inspected, b: Inspected | None) -> TokenScores | None:
+def score(a: Inspected, b: Inspected | None, beat: Callable[[], None] = lambda: None) -> TokenScores | None:
     """What A, and B beside it, say of every token; None for what is no causal language model.
 
     Those have an output of shape (rows, tokens, vocabulary) called *logits*, or the only one of that shape,
     and ids of shape (rows, tokens) that are all below the vocabulary. Positions whose mask is zero are left
-    out.
+    out. *beat* is called before each token, and may raise.
     """
     logits = _logits(a.run)
     if logits is None:
@@ -46,8 +47,9 @@ def score(a: Inspected, b: Inspected | None) -> TokenScores | None:
         mask = _mask(a, ids_of)
     except NotKeptError:
         return None
-    theirs = _counterpart(b, logits) if b is not None else None
-    return _scored(logits.name, ours, theirs, np.asarray(ids), mask, a.run.tokens)
+    theirs, note = _counterpart(b, logits, ids, mask) if b is not None else (None, "")
+    found = _scored(logits.name, ours, theirs, np.asarray(ids), mask, a.run.tokens, beat)
+    return msgspec.structs.replace(found, note=note)
 
 
 def log_softmax(logits: Array) -> Floats:
@@ -78,6 +80,7 @@ def _scored(
     ids: Array,
     mask: Array | None,
     pieces: Sequence[Sequence[str]],
+    beat: Callable[[], None],
 ) -> TokenScores:
     rows, length, vocabulary = ours.shape
     places = [(row, at) for row in range(rows) for at in range(length) if mask is None or bool(mask[row, at])]
@@ -86,6 +89,7 @@ def _scored(
     scores: list[TokenScore] = []
     before: tuple[int, Floats, Floats | None] | None = None
     for row, at in places[:most]:
+        beat()
         token = int(ids[row, at])
         given = before if before is not None and before[0] == row else None
         one = log_softmax(ours[row, at])
@@ -157,15 +161,34 @@ def _mask(a: Inspected, ids: TensorSummary) -> Array | None:
     return kept.elements(a.folder, found) if found is not None else None
 
 
-def _counterpart(b: Inspected, logits: TensorSummary) -> Array | None:
-    """B's logits, where it has some of the same shape."""
+def _counterpart(
+    b: Inspected, logits: TensorSummary, ids: Array, mask: Array | None
+) -> tuple[Array | None, str]:
+    """B's logits, where they are of the same tokens; otherwise None, and why, as a sentence."""
     found = _logits(b.run)
-    if found is None or found.shape != logits.shape:
-        return None
+    ids_of = _ids(b.run, found) if found is not None else None
+    if found is None or ids_of is None:
+        return None, "B has no figures: it read no tokens, or gave no logits."
+    if found.shape != logits.shape:
+        return None, f"B has no figures: its logits have shape {list(found.shape)}."
     try:
-        return kept.elements(b.folder, found)
-    except NotKeptError:
-        return None
+        theirs, its_ids, its_mask = (
+            kept.elements(b.folder, found),
+            kept.elements(b.folder, ids_of),
+            _mask(b, ids_of),
+        )
+    except NotKeptError as error:
+        return None, f"B has no figures: of its tokens and logits, {error}."
+    if not _alike(ids, mask, its_ids, its_mask):
+        return None, "B has no figures: it read other tokens than A, or masked others."
+    return theirs, ""
+
+
+def _alike(ids: Array, mask: Array | None, others: Array, other_mask: Array | None) -> bool:
+    """Whether both read the same tokens: where A masks nothing, and by B's own mask where it has one."""
+    read = np.ones(ids.shape, bool) if mask is None else np.asarray(mask) != 0
+    same_mask = other_mask is None or np.array_equal(np.asarray(other_mask) != 0, read)
+    return same_mask and bool(np.all((np.asarray(ids) == np.asarray(others)) | ~read))
 
 
 def _names(ids: Array, pieces: Sequence[Sequence[str]]) -> dict[int, str]:

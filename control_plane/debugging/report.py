@@ -67,6 +67,7 @@ def html(exported: Exported) -> str:
     body = (
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{escape(detail.view.summary)}</p>',
+        f"<p>{escape(detail.served.sentence)}.</p>" if detail.served is not None else "",
         _facts(exported),
         _comparison(detail.comparison) if detail.comparison is not None else "",
         *(_side(side) for side in detail.sides),
@@ -190,7 +191,8 @@ def _tokens(scores: TokenScores) -> str:
     rows = [_token(each) for each in scores.tokens[:SHOWN_TOKENS]]
     left = len(scores.tokens) - len(rows)
     more = f'<p class="soft">{left} more positions are in the JSON export.</p>' if left else ""
-    return f"<h2>Tokens</h2>{_table(head, rows)}{more}"
+    note = f"<p>{escape(scores.note)}</p>" if scores.note else ""
+    return f"<h2>Tokens</h2>{note}{_table(head, rows)}{more}"
 
 
 def _token(score: TokenScore) -> str:

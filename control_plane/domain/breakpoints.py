@@ -25,7 +25,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     name: str = ""
     """For name: a glob on the point's id, its module or its kind."""
     bound: float = 0.0
-    """For above: some finite element's magnitude is larger."""
+    """For above: some element's magnitude is larger; an infinite one's is, NaN has none."""
     shape: tuple[int | None, ...] = ()
     """For shape: sizes of some output, None for any."""
 
@@ -85,7 +85,9 @@ def _tensor_meets(tensor: TensorSummary, condition: Condition) -> bool:
     if condition.kind == "nonfinite":
         return tensor.nan > 0 or tensor.inf > 0
     if condition.kind == "above":
-        return any(end is not None and abs(end) > condition.bound for end in (tensor.low, tensor.high))
+        return tensor.inf > 0 or any(
+            end is not None and abs(end) > condition.bound for end in (tensor.low, tensor.high)
+        )
     return len(tensor.shape) == len(condition.shape) and all(
         want is None or want == size for want, size in zip(condition.shape, tensor.shape, strict=True)
     )

@@ -12,6 +12,7 @@ import msgspec
 
 from control_plane.domain.divergence import Comparison
 from control_plane.domain.job import FINAL_STATES
+from control_plane.domain.served_answer import Served
 from control_plane.domain.token_scores import TokenScores
 from control_plane.domain.views import Reason
 from serving_agent.contract.inspection import Edit, InspectedRun
@@ -196,6 +197,8 @@ class DebugRunDetail:
     """The runs it came from, oldest first."""
     children: tuple[DebugRunView, ...]
     """Runs that came from it, oldest first."""
+    served: Served | None = None
+    """A's answer beside the one that a client got; None unless that was kept, and for another version."""
 
     @property
     def a(self) -> SideView:
@@ -239,7 +242,7 @@ class CaptureView:
     request_id: str
     inputs: tuple[InputView, ...]
     complete: bool
-    """Whether all of its data was kept."""
+    """Whether all of its inputs' data was kept."""
     error: str
     """Code of the error it ended with; empty where it was answered."""
 

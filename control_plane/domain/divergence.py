@@ -5,7 +5,7 @@ values over the energy of the difference, in dB: +6 dB is half the error, 140 dB
 
 The rule, over pairs in A's order, in which a module comes after what it holds:
 
-1. **broken**: the first pair whose shapes differ, or that is NaN or infinite on one side only.
+1. **broken**: the first pair whose shapes differ, or that hold other NaN or infinities (`one_sided`).
 2. **falls**: the first pair that falls FALL_DB or more below every pair before it, where that noise counts as
    EXPECTED_DB at best: 8-bit noise of 35 to 50 dB is everywhere, adds up slowly, and is no fault. A pair with
    only equal ones before it falls below LOST_DB, which is one part of error in ten.
@@ -14,8 +14,8 @@ The rule, over pairs in A's order, in which a module comes after what it holds:
 
 A pair that was matched in order alone, and after which the next is FALL_DB better again, was most likely
 matched wrongly: it is passed over. Whichever of 1 and 2 comes first wins; 3 is asked where neither is found.
-Otherwise there is no divergence, only `first_difference`. Pairs whose values are all zero in A have no SQNR
-and are passed over.
+Otherwise there is no divergence, only `first_difference`. Pairs whose values are all zero in A have no SQNR:
+they may be the first difference, and are passed over otherwise.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ EXPECTED_DB: Final = 40.0
 """Noise less than this is taken for as much when later pairs are measured against it."""
 FALL_DB: Final = 10.0
 """A fall that no gradual noise makes at one layer."""
+ANSWERS: Final = ("predict", "postprocess")
+"""Stages whose tensors answer the request; the last that both sides reached holds the answer."""
 LOST_DB: Final = 10.0
 """SQNR below which a first different pair is a fault whatever it is made of."""
 
@@ -61,9 +63,9 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     """Why there are no figures: shapes differ, or elements were not kept. Empty where there are."""
     shapes_differ: bool = False
     one_sided: bool = False
-    """Whether some element is NaN or infinite on one side and finite on the other."""
+    """Whether some element is NaN, +Inf or -Inf on one side and anything else on the other."""
     equal: bool = False
-    """Whether all elements are equal bit for bit (NaN equals NaN)."""
+    """Whether all elements are equal as numbers, whatever their datatypes (NaN equals NaN)."""
     max_abs: float | None = None
     """Largest |A - B|."""
     mean_abs: float | None = None
@@ -107,15 +109,18 @@ def diverge(pairs: Sequence[Pair]) -> tuple[int | None, Divergence | None]:
     if sudden is not None or first is None:
         return first, sudden
     pair = pairs[first]
-    if first > 0 and pair.same_kind and pair.sqnr_db is not None:
-        sentence = f"SQNR is {decibels(pair.sqnr_db)}, and everything before it is equal"
+    if first > 0 and pair.same_kind:
+        how = "A is all zero" if pair.sqnr_db is None else f"SQNR is {decibels(pair.sqnr_db)}"
+        sentence = f"{how}, and everything before it is equal"
         return first, Divergence(pair=first, rule="changes", sentence=sentence)
     return first, None
 
 
 def differs(pair: Pair) -> bool:
     """Whether it differs by more than rounding."""
-    return is_broken(pair) or (pair.sqnr_db is not None and pair.sqnr_db < EQUAL_DB)
+    if pair.sqnr_db is None:  # A is all zero, or there is no difference
+        return is_broken(pair) or (not pair.problem and not pair.equal and bool(pair.max_abs))
+    return is_broken(pair) or pair.sqnr_db < EQUAL_DB
 
 
 def is_broken(pair: Pair) -> bool:
@@ -123,21 +128,55 @@ def is_broken(pair: Pair) -> bool:
     return pair.shapes_differ or pair.one_sided
 
 
-def told(pairs: Sequence[Pair], first: int | None, found: Divergence | None) -> str:
-    """What a comparison comes to, in one sentence without a full stop."""
+def told(
+    pairs: Sequence[Pair], first: int | None, found: Divergence | None, stages: Sequence[Pair] = ()
+) -> str:
+    """What a comparison comes to, in one sentence without a full stop: of layers, and of the answer."""
+    answer = _answer(stages)
+    return _layers(pairs, first, found) + (f"; {answer}" if answer else "")
+
+
+def _layers(pairs: Sequence[Pair], first: int | None, found: Divergence | None) -> str:
     if found is not None:
         return f"They diverge at {pairs[found.pair].name}: {found.sentence}"
-    figures = [pair for pair in pairs if pair.sqnr_db is not None]
     if not pairs:
         return "No layer of one has a counterpart in the other"
-    if first is None or not figures:
-        compared = [pair for pair in pairs if not pair.problem]
-        return "All layers that both have are equal" if compared else "No layer could be compared"
+    compared = [pair for pair in pairs if not pair.problem]
+    if not compared:
+        return "No layer could be compared"
+    if first is None:
+        which = "that both have" if len(compared) == len(pairs) else "that could be compared"
+        return f"All layers {which} are equal" + ("" if _all_equal(compared) else " up to rounding")
+    figures = [pair for pair in compared if pair.sqnr_db is not None]
+    said = f"No layer stands out: they first differ at {pairs[first].name}"
+    if pairs[first].sqnr_db is None:
+        said += ", which is all zero in A"
+    if not figures:
+        return said
     worst = min(figures, key=lambda pair: _known(pair.sqnr_db))
-    return (
-        f"No layer stands out: they first differ at {pairs[first].name}, and are farthest apart at "
-        f"{worst.name} with {decibels(_known(worst.sqnr_db))} SQNR"
-    )
+    return f"{said}, and are farthest apart at {worst.name} with {decibels(_known(worst.sqnr_db))} SQNR"
+
+
+def _answer(stages: Sequence[Pair]) -> str:
+    """How far apart the answers are; empty where either has none, or it cannot be compared."""
+    last = stages[-1].a if stages else ""
+    pairs = [pair for pair in stages if pair.a == last]
+    if last not in ANSWERS:
+        return ""
+    if any(pair.shapes_differ for pair in pairs):
+        return "the answers have other shapes"
+    if any(pair.one_sided for pair in pairs):
+        return "the answers hold other NaN or infinities"
+    levels = [pair.sqnr_db for pair in pairs if pair.sqnr_db is not None]
+    if levels:
+        return f"the SQNR of the answer is {decibels(min(levels))}"
+    if any(differs(pair) for pair in pairs):
+        return "the answers differ"
+    return "the answers are equal" if _all_equal(pairs) else ""
+
+
+def _all_equal(pairs: Sequence[Pair]) -> bool:
+    return all(pair.equal for pair in pairs)
 
 
 def decibels(value: float) -> str:
@@ -156,7 +195,8 @@ def _broken_or_fallen(pairs: Sequence[Pair]) -> Divergence | None:
         if pair.sqnr_db <= limit and _comes_back(pairs, place):
             continue
         if pair.sqnr_db <= limit:
-            return Divergence(pair=place, rule="falls", sentence=_how_fallen(pair.sqnr_db, lowest, place))
+            sentence = _how_fallen(pair.sqnr_db, lowest, pairs[:place])
+            return Divergence(pair=place, rule="falls", sentence=sentence)
         lowest = pair.sqnr_db if lowest is None else min(lowest, pair.sqnr_db)
     return None
 
@@ -173,13 +213,15 @@ def _comes_back(pairs: Sequence[Pair], place: int) -> bool:
 def _how_broken(pair: Pair) -> str:
     if pair.shapes_differ:
         return pair.problem
-    return "some of its elements are NaN or infinite on one side only"
+    return "some of its elements are NaN or infinite on one side, and something else on the other"
 
 
-def _how_fallen(sqnr_db: float, lowest: float | None, place: int) -> str:
+def _how_fallen(sqnr_db: float, lowest: float | None, before: Sequence[Pair]) -> str:
     if lowest is None:
-        before = "everything before it is equal" if place else "nothing runs before it"
-        return f"SQNR is {decibels(sqnr_db)}, and {before}"
+        where = "everything before it is equal" if before else "nothing runs before it"
+        if any(map(differs, before)):
+            where = "A is all zero wherever they differ before it"
+        return f"SQNR is {decibels(sqnr_db)}, and {where}"
     return f"SQNR falls to {decibels(sqnr_db)}, and is {decibels(lowest)} or more everywhere before it"
 
 

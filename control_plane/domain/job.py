@@ -26,13 +26,17 @@ class Lane(StrEnum):
     """Jobs that measure, of the lab and of profiles: one at a time, or they would measure each other."""
     DEBUG = "debug"
     """Runs of the debugger, for which somebody sits and waits: one at a time."""
+    LIVE = "live"
+    """Profiles of live agents, which only listen: one at a time."""
 
 
 LAB_KINDS: Final = ("optimize", "autotune", "profile")
 """Kinds of jobs of the lab's lane."""
 DEBUG_KINDS: Final = ("debug",)
 """Kinds of jobs of the debugger's lane."""
-ONE_AT_A_TIME: Final = {Lane.LAB: LAB_KINDS, Lane.DEBUG: DEBUG_KINDS}
+LIVE_KINDS: Final = ("profile_live",)
+"""Kinds of jobs of the lane of live agents' profiles."""
+ONE_AT_A_TIME: Final = {Lane.LAB: LAB_KINDS, Lane.DEBUG: DEBUG_KINDS, Lane.LIVE: LIVE_KINDS}
 """Lanes with kinds of their own; all other kinds are of the main lane."""
 
 

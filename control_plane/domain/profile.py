@@ -20,7 +20,9 @@ from serving_agent.contract.profile import (
 )
 
 PROFILE: Final = "profile"
-"""Kind of the jobs."""
+"""Kind of the jobs that profile a version."""
+PROFILE_LIVE: Final = "profile_live"
+"""Kind of the jobs that profile a live agent."""
 MAX_NAME_CHARS: Final = 100
 MAX_BATCH: Final = 4096
 MAX_SECONDS: Final = 120.0
@@ -140,6 +142,8 @@ class Hint:
     sentence: str
     method: str | None = None
     """Optimisation method that would try it; None for something people set themselves."""
+    profiles_version: bool = False
+    """Whether a profile of the version is what helps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """How two reports of profiles differ, thing by thing. Pure.
 
 Times are of one request each, so that reports over different numbers of requests compare; of samples they
-are shares of the median request. What one report does not have took no time there.
+are shares of the median request, and of a live agent's samples the seconds at work for one request. What one
+report does not have took no time there, unless it was not measured or its table was cut: then nobody knows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,14 @@ from typing import Final
 
 import msgspec
 
-from serving_agent.contract.profile import Flame, FlameNode, Report
+from serving_agent.contract.profile import (
+    MOST_FUNCTIONS,
+    MOST_LAYERS,
+    MOST_OPERATORS,
+    Flame,
+    FlameNode,
+    Report,
+)
 
 SAMPLES: Final = "samples"
 
@@ -20,18 +28,19 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One thing in both reports."""
 
     name: str
-    a_s: float
-    b_s: float
+    a_s: float | None
+    """None where nobody knows, as the next."""
+    b_s: float | None
 
     @property
-    def delta_s(self) -> float:
-        """How much longer it takes in B."""
-        return self.b_s - self.a_s
+    def delta_s(self) -> float | None:
+        """How much longer it takes in B; None where one is not known."""
+        return None if self.a_s is None or self.b_s is None else self.b_s - self.a_s
 
     @property
     def ratio(self) -> float | None:
-        """B's time as a multiple of A's; None where A has none."""
-        return self.b_s / self.a_s if self.a_s > 0 else None
+        """B's time as a multiple of A's; None where A has none, or one is not known."""
+        return None if not self.a_s or self.b_s is None else self.b_s / self.a_s
 
 
 class DifferingNode(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,37 +72,55 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     operators: tuple[Difference, ...]
     functions: tuple[Difference, ...]
     flames: tuple[DifferingFlame, ...]
+    notes: tuple[str, ...] = ()
+    """What is not compared, and why: one sentence each."""
 
 
 def compare(a: Report, b: Report) -> Comparison:
     """Return how *b* differs from *a*."""
-    stages = _paired(_stages(a), _stages(b))
+    notes: list[str] = []
     return Comparison(
         wall=Difference(name="request", a_s=a.key.wall_s, b_s=b.key.wall_s),
-        stages=tuple(stages),
-        layers=_ranked(_layers(a), _layers(b)),
-        operators=_ranked(_operators(a), _operators(b)),
-        functions=_ranked(_functions(a), _functions(b)),
+        stages=tuple(_paired(_stages(a), _stages(b), None, None)),
+        layers=_table("layers", _layers(a), _layers(b), notes),
+        operators=_table("operators", _operators(a), _operators(b), notes),
+        functions=_table("functions", _functions(a), _functions(b), notes),
         flames=tuple(_flames(a, b)),
+        notes=tuple(notes),
     )
+
+
+class _Table(msgspec.Struct, frozen=True):
+    """One report's seconds by name."""
+
+    times: dict[str, float]
+    is_cut: bool
+    """Whether there was more of it."""
+
+    @property
+    def missing(self) -> float | None:
+        """What a name took that it does not have."""
+        return None if self.is_cut else 0.0
 
 
 def _stages(report: Report) -> dict[str, float]:
     return {stage.name: stage.p50_s for stage in report.stages}
 
 
-def _layers(report: Report) -> dict[str, float]:
-    return {layer.path: layer.self_s for layer in report.layers}
+def _layers(report: Report) -> _Table:
+    return _Table({layer.path: layer.self_s for layer in report.layers}, len(report.layers) >= MOST_LAYERS)
 
 
-def _operators(report: Report) -> dict[str, float]:
+def _operators(report: Report) -> _Table:
     requests = max(1, report.traced_requests)
-    return _summed((each.name, (each.self_s + each.device_self_s) / requests) for each in report.operators)
+    pairs = ((each.name, (each.self_s + each.device_self_s) / requests) for each in report.operators)
+    return _Table(_summed(pairs), len(report.operators) >= MOST_OPERATORS)
 
 
-def _functions(report: Report) -> dict[str, float]:
+def _functions(report: Report) -> _Table:
     requests = max(1, report.function_requests)
-    return _summed((f"{each.name} ({each.place})", each.self_s / requests) for each in report.functions)
+    pairs = ((f"{each.name} ({each.place})", each.self_s / requests) for each in report.functions)
+    return _Table(_summed(pairs), len(report.functions) >= MOST_FUNCTIONS)
 
 
 def _summed(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
@@ -103,14 +130,22 @@ def _summed(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
     return sums
 
 
-def _paired(a: Mapping[str, float], b: Mapping[str, float]) -> list[Difference]:
+def _paired(
+    a: Mapping[str, float], b: Mapping[str, float], a_missing: float | None, b_missing: float | None
+) -> list[Difference]:
     return [
-        Difference(name=name, a_s=a.get(name, 0.0), b_s=b.get(name, 0.0)) for name in dict.fromkeys((*a, *b))
+        Difference(name=name, a_s=a.get(name, a_missing), b_s=b.get(name, b_missing))
+        for name in dict.fromkeys((*a, *b))
     ]
 
 
-def _ranked(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[Difference, ...]:
-    return tuple(sorted(_paired(a, b), key=lambda each: (-abs(each.delta_s), each.name)))
+def _table(title: str, a: _Table, b: _Table, notes: list[str]) -> tuple[Difference, ...]:
+    """Return both laid side by side; nothing, and a note, where one of them alone has any."""
+    if bool(a.times) != bool(b.times):
+        notes.append(f"The {title} are not compared: they were not measured in {'B' if a.times else 'A'}")
+        return ()
+    pairs = _paired(a.times, b.times, a.missing, b.missing)
+    return tuple(sorted(pairs, key=lambda each: (-abs((each.b_s or 0.0) - (each.a_s or 0.0)), each.name)))
 
 
 def _flames(a: Report, b: Report) -> Iterable[DifferingFlame]:
@@ -126,6 +161,8 @@ def _flames(a: Report, b: Report) -> Iterable[DifferingFlame]:
 
 def _scale(report: Report, flame: Flame) -> float:
     """Return what turns a flame's times into those of one request."""
+    if report.source == "agent":
+        return 1 / max(1, report.key.requests)
     if flame.name.startswith(SAMPLES):
         return report.key.wall_s / flame.total_s if flame.total_s > 0 else 0.0
     return 1 / max(1, flame.requests)

@@ -165,6 +165,8 @@ def _hints(report: Report, methods: Sequence[str], *, live: bool) -> Iterable[Hi
             "binary form, and prepare inputs in the client where that is possible"
         )
     yield from _batch_hint(report)
+    if live:
+        yield Hint(sentence="Profile the version for its layers and operators", profiles_version=True)
     if shares.get("predict", 0.0) >= MOSTLY:
         yield from _model_hints(report, methods, live=live)
 

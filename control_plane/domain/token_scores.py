@@ -44,3 +44,5 @@ class TokenScores(msgspec.Struct, frozen=True, kw_only=True):
     """Whether later positions were left out."""
     largest_kl: int | None
     """Place in `tokens` of the largest KL; None without a second side."""
+    note: str = ""
+    """Why B has no figures though it is there, as a sentence; empty where it has."""

@@ -22,6 +22,7 @@ MODULES: Final = (
     "control_plane.jobs.kinds.register_variant",
     "control_plane.jobs.kinds.debug",
     "control_plane.jobs.kinds.profile",
+    "control_plane.jobs.kinds.profile_live",
 )
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -19,11 +20,14 @@ from serving_agent.contract.inspection import InspectionOrder, NotInspected, Pro
 MODULE: Final = "serving_agent.inspection"
 NICENESS: Final = 10
 """Serving agents go before it."""
+FIRST_TO_GO: Final = "1000"
+"""Linux ends it before anything else where there is no memory left (see proc(5), `oom_score_adj`)."""
 THREADS: Final = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 NEXT_STEPS: Final = {
     "timed_out": "Raise SIGNALBOX_DEBUG_TIMEOUT_S, or use a smaller input.",
-    "out_of_memory": "Use a smaller input, or raise SIGNALBOX_AGENT_MEMORY.",
+    "out_of_memory": "Use a smaller input, end what takes the memory, or raise SIGNALBOX_AGENT_MEMORY.",
     "no_space": "Delete debugger runs or versions, then run it again.",
+    "edit_refused": "Run it without the edit: it lists all layers, their tensors and shapes.",
     "cannot_open": "See the job's log: the version cannot be opened.",
 }
 _SEE_LOG: Final = "See the job's log."
@@ -55,7 +59,7 @@ def inspect(
     child = Child(module, {**environment, **THREADS})
     teller = threading.Thread(target=_tell, args=(child, msgspec.json.encode(order)), daemon=True)
     try:
-        _yield_to_others(child.pid)
+        yield_to_others(child.pid)
         teller.start()  # beside: one that hangs before it reads must not keep us from looking at the clock
         _follow(child, share, timeout_s)
     finally:
@@ -87,8 +91,13 @@ def _follow(child: Child, share: Share, timeout_s: float) -> None:
         done = min(1.0, max(done, said.done))
 
 
-def _yield_to_others(pid: int) -> None:
-    """Let everything else go first, on the processor and on the disk; a process that is gone needs none."""
+def yield_to_others(pid: int) -> None:
+    """Let everything else go first, on the processor and on the disk, and live longer where memory is short.
+
+    A process that is gone needs none of it.
+    """
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text(FIRST_TO_GO, "ascii")
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, max(NICENESS, os.getpriority(os.PRIO_PROCESS, pid)))
     if hasattr(psutil, "IOPRIO_CLASS_BE"):

@@ -16,6 +16,7 @@ from control_plane.agent_client import AgentBusyError
 from control_plane.domain.profile import LONGEST_LIVE_S, ProfileOrder
 from control_plane.domain.views import Reason
 from control_plane.jobs.base import JobFailedError, Progress
+from control_plane.jobs.inspecting import yield_to_others
 from control_plane.optimization.children import Child, ChildError
 from control_plane.socket_http import NoAnswerError
 from serving_agent.contract import profile as contract
@@ -68,6 +69,7 @@ def of_version(
     child = Child(module, environment)
     teller = threading.Thread(target=_tell, args=(child, msgspec.json.encode(order)), daemon=True)
     try:
+        yield_to_others(child.pid)
         teller.start()  # beside: one that hangs before it reads must not keep us from looking at the clock
         _follow(child, longest_s(order), progress)
     finally:
@@ -145,6 +147,14 @@ def report_of(live: LiveProfile, threads: int, device: str) -> Report:
         *(
             ["A bound on memory was reached: some stacks count as their outer frames"]
             if live.samples.cut
+            else []
+        ),
+        *(
+            [
+                f"{live.unwritten} of {live.requests} requests came by gRPC: the stage of writing the answer "
+                "leaves them out"
+            ]
+            if live.unwritten
             else []
         ),
         *([f"{live.failed} requests got no answer from the model meanwhile"] if live.failed else []),

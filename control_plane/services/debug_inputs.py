@@ -29,6 +29,7 @@ from control_plane.domain.debugging import (
     TextSource,
 )
 from control_plane.domain.endpoint import LIVE_PHASES, EndpointGoal
+from control_plane.domain.served_answer import Answer
 from control_plane.errors import InvalidInputError, NotFoundError
 from control_plane.registry import endpoints
 from control_plane.registry import session as sessions
@@ -54,6 +55,8 @@ class Resolved:
     tensors: Tensors
     title: str
     """Where it came from, for people."""
+    answer: Answer | None = None
+    """What the client got for it, where that was kept."""
 
 
 def read(ctx: Context, found: Known, source: InputSource) -> Resolved:
@@ -66,8 +69,10 @@ def read(ctx: Context, found: Known, source: InputSource) -> Resolved:
         case ExampleSource(number=number):
             return _example(found, number)
         case CaptureSource():
-            given = inputs.of_captured(_captured(ctx, source).inputs, signature)
-            return Resolved(given, f"request {source.seq} kept by {source.endpoint}")
+            capture, by = _captured(ctx, source)
+            given = inputs.of_captured(capture.inputs, signature)
+            title = f"request {source.seq} kept by {source.endpoint}"
+            return Resolved(given, title, Answer(by=by, outputs=capture.outputs) if capture.outputs else None)
         case DisagreementSource():
             return _disagreed(ctx, found, source)
         case RunSource(run=run):
@@ -160,10 +165,14 @@ def _example(found: Known, number: int) -> Resolved:
     return Resolved(inputs.of_row(row, found.served), f"example {number} of {found.ref}")
 
 
-def _captured(ctx: Context, source: CaptureSource) -> Capture:
+def _captured(ctx: Context, source: CaptureSource) -> tuple[Capture, str]:
+    """The kept request, and the version that answered it."""
     with sessions.read(ctx.engine) as session:
-        agents = {row.id: row.rest_address for row in _agents(session, source.endpoint)}
-    address = agents.get(source.agent)
+        agents = {
+            row.id: (row.rest_address, str(row.spec["version_ref"]))
+            for row in _agents(session, source.endpoint)
+        }
+    address, by = agents.get(source.agent, (None, ""))
     read = agent_client.sampled if source.why == "sampling" else agent_client.captured
     capture = read(address, source.seq) if address else None
     if capture is None:
@@ -171,7 +180,7 @@ def _captured(ctx: Context, source: CaptureSource) -> Capture:
             f"agent {source.agent[:40]!r} of {source.endpoint} keeps no request {source.seq}",
             next_step="Requests are kept for some minutes: choose a newer one.",
         )
-    return capture
+    return capture, by
 
 
 def _agents(session: Session, endpoint: str) -> list[Agent]:
@@ -205,7 +214,7 @@ def _capture_view(endpoint: str, agent: str, why: KeptFor, capture: Capture) -> 
         at=capture.at,
         request_id=capture.request_id,
         inputs=views(capture.inputs),
-        complete=bool(capture.inputs),
+        complete=inputs.are_whole(capture.inputs),
         error=capture.error,
     )
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from control_plane.debugging import edits as edit_rules
 from control_plane.debugging import kept, report
-from control_plane.debugging.kept import NotKeptError
+from control_plane.debugging.kept import Array, NotKeptError
 from control_plane.debugging.report import Exported
 from control_plane.domain import breakpoints
 from control_plane.domain.breakpoints import Condition
@@ -32,6 +32,7 @@ from control_plane.domain.debugging import (
 )
 from control_plane.domain.divergence import Comparison
 from control_plane.domain.job import FINAL_STATES, JobState
+from control_plane.domain.served_answer import Served
 from control_plane.domain.token_scores import TokenScores
 from control_plane.domain.views import Page
 from control_plane.errors import ConflictError, InvalidInputError, NoSpaceError, NotFoundError
@@ -50,7 +51,7 @@ from control_plane.services import (
 from control_plane.services.context import Context
 from control_plane.services.debug_inputs import Resolved
 from control_plane.services.paging import offset, query_text
-from serving_agent.contract.inspection import Edit
+from serving_agent.contract.inspection import Edit, TensorSummary
 
 
 def choices(ctx: Context, ref: str) -> InputChoices:
@@ -134,6 +135,7 @@ def get(ctx: Context, run_id: str) -> DebugRunDetail:
         sides=tuple(debug_reading.side(ctx, seen, side) for side in SIDES if side == "a" or seen.b),
         comparison=debug_reading.worked_out(ctx, run_id, debug_folders.COMPARISON, Comparison),
         tokens=debug_reading.worked_out(ctx, run_id, debug_folders.TOKENS, TokenScores),
+        served=debug_reading.worked_out(ctx, run_id, debug_folders.SERVED, Served),
         ancestors=ancestors,
         children=children,
     )
@@ -176,16 +178,7 @@ def values(
     what is missing or too large is taken as the tensor's own. Raises NotFoundError, ConflictError where the
     elements were not kept.
     """
-    found = kept.tensor_of(debug_reading.run_of(ctx, view(ctx, run_id), side), point, tensor)
-    if found is None:
-        raise NotFoundError(f"Side {side} of the run has no tensor {tensor!r} at {point[:200]!r}")
-    try:
-        array = kept.elements(debug_reading.folder(ctx, run_id, side), found)
-    except NotKeptError as error:
-        raise ConflictError(
-            f"{found.name} at {point} cannot be shown: {error}",
-            next_step="Raise SIGNALBOX_DEBUG_RUN_BYTES and run it again.",
-        ) from error
+    found, array = _elements(ctx, run_id, side, point, tensor)
     begin, end, cut = kept.bounds(found.shape, start, stop, MAX_VALUES)
     part = array[tuple(slice(low, high) for low, high in zip(begin, end, strict=True))]
     return ValuesView(
@@ -197,6 +190,27 @@ def values(
         values=part.tolist(),
         truncated=cut,
     )
+
+
+def first_wrong(
+    ctx: Context, run_id: str, side: Side, point: str, tensor: int | str = 0
+) -> tuple[int, ...] | None:
+    """Where the first NaN or infinity of a kept tensor is; None for none. Raises as `values`."""
+    return kept.first_wrong(_elements(ctx, run_id, side, point, tensor)[1])
+
+
+def _elements(
+    ctx: Context, run_id: str, side: Side, point: str, tensor: int | str
+) -> tuple[TensorSummary, Array]:
+    found = kept.tensor_of(debug_reading.run_of(ctx, view(ctx, run_id), side), point, tensor)
+    if found is None:
+        raise NotFoundError(f"Side {side} of the run has no tensor {tensor!r} at {point[:200]!r}")
+    try:
+        return found, kept.elements(debug_reading.folder(ctx, run_id, side), found)
+    except NotKeptError as error:
+        raise ConflictError(
+            f"{found.name} at {point} cannot be shown: {error}", next_step=error.next_step
+        ) from error
 
 
 def find(ctx: Context, run_id: str, side: Side, condition: Condition, *, after: int = -1) -> int | None:
@@ -271,12 +285,12 @@ def _queue(
     actor: str,
 ) -> DebugRunView:
     checked, run_id, now = _checked_name(name), new_id(), time.time()
-    if not debug_folders.make_room(ctx, ctx.settings.debug_run_bytes):
+    if not debug_folders.make_room(ctx, ctx.settings.debug_run_bytes, keep=parent_id):
         raise NoSpaceError(
             f"Debugger runs take all of their {ctx.settings.debug_total_bytes // 1024**2} MiB",
-            next_step="Delete saved runs, or raise SIGNALBOX_DEBUG_TOTAL_BYTES.",
+            next_step="Delete runs, or raise SIGNALBOX_DEBUG_TOTAL_BYTES.",
         )
-    size = debug_folders.write_inputs(ctx.settings, run_id, given.tensors)
+    size = debug_folders.write_inputs(ctx.settings, run_id, given.tensors, None if edits else given.answer)
     a, b = refs
     subject = f"{a} against {b}" if b else a
     try:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from control_plane.domain.profile import ProfileView, Summary
 from control_plane.domain.profile_summary import described, duration
 from control_plane.errors import InvalidInputError
+from control_plane.services import profile_drawings
 from serving_agent.contract.profile import Flame, Report
 
 Row = Sequence[Any]
@@ -73,6 +74,8 @@ def html(view: ProfileView, summary: Summary, report: Report) -> str:
             "Operators", ("operator", "input shapes", "calls", "own time", "time", "device"), _ops(report)
         ),
         _table("Functions", ("function", "place", "calls", "own time", "time"), _functions(report)),
+        profile_drawings.memory(report),
+        profile_drawings.sweep(report),
         _table("Batch sizes", ("rows", "p50", "rows a second", "peak memory", ""), _sweep(report)),
         _table("What profiling costs", ("profiler", "plain", "watched", "factor"), _overheads(report)),
         "".join(f"<p class=note>{escape(note)}.</p>" for note in report.notes),

@@ -17,6 +17,7 @@ from control_plane.domain.profile import (
     LIVE,
     MAX_NAME_CHARS,
     PROFILE,
+    PROFILE_LIVE,
     ProfileDetail,
     ProfileOrder,
     ProfileView,
@@ -192,7 +193,8 @@ def _queue(ctx: Context, ref: str, endpoint: str | None, wish: Wish, name: str, 
     order = ProfileOrder(report_id=new_id(), ref=ref, endpoint=endpoint, wish=wish)
     subject = f"{ref} at {endpoint}" if endpoint else ref
     with sessions.write(ctx.engine) as session:
-        job = jobs.queue(session, PROFILE, subject=subject, params=msgspec.to_builtins(order), actor=actor)
+        kind = PROFILE_LIVE if endpoint else PROFILE
+        job = jobs.queue(session, kind, subject=subject, params=msgspec.to_builtins(order), actor=actor)
         session.add(
             ProfileReport(
                 id=order.report_id,

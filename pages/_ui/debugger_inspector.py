@@ -97,7 +97,7 @@ def _elements(detail: DebugRunDetail, side: Side, point: str, at: int | str, ten
         return
     key = f"{side}-{point}-{at}"
     if tensor.nan or tensor.inf:
-        _to_wrong(detail, side, point, at, key)
+        _to_wrong(detail, side, point, at, tensor.shape, key)
     piece = _window(tensor.shape, key)
     view = _values(detail, side, point, at, start=piece.start, stop=piece.stop)
     if view is None:
@@ -156,17 +156,21 @@ def _window(shape: Sequence[int], key: str) -> Window:
     return values.window(shape, fixed, row, column)
 
 
-def _to_wrong(detail: DebugRunDetail, side: Side, point: str, at: int | str, key: str) -> None:
+def _to_wrong(
+    detail: DebugRunDetail, side: Side, point: str, at: int | str, shape: tuple[int, ...], key: str
+) -> None:
     """A button that brings the first NaN or infinity into the window."""
-    view = _values(detail, side, point, at, start=(), stop=())
-    place = values.first_wrong(values.array(view)) if view is not None and view.datatype != "BYTES" else None
+    try:
+        place = debugger.first_wrong(current.context(), detail.view.id, side, point, at)
+    except SignalboxError:  # the window says why
+        return
     if place is not None:
         st.button(
             f"Show the first NaN or Inf, at {values.index_words(place)}",
             key=f"debugger-wrong-{key}",
             icon=":material/error:",
             on_click=_show,
-            args=(key, place, view.shape if view is not None else ()),
+            args=(key, place, shape),
         )
 
 

@@ -235,7 +235,8 @@ def _captured(ctx: Context, choices: InputChoices) -> InputSource:
     if not usable:
         raise InvalidInputError(
             f"The agents of {endpoint} keep no whole request now",
-            next_step="Switch on sampling of requests in the endpoint's options and send some.",
+            next_step="Switch on sampling of requests in the endpoint's options, with none of the inputs "
+            "redacted, and send some small ones.",
         )
     named = (shell.param("agent") or "", views.whole(shell.param("seq"), 0, 2**63))
     sources = [each.source for each in usable]

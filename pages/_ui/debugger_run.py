@@ -101,6 +101,8 @@ def _sides(detail: DebugRunDetail) -> None:
             st.html(markup.problem(*problem))
         if side.run is not None:
             debugger_stages.strip(side, several=len(detail.sides) > 1)
+    if detail.served is not None:
+        st.html(markup.text(f"{detail.served.sentence}."))
 
 
 def _parts(detail: DebugRunDetail) -> None:

@@ -17,7 +17,7 @@ from control_plane.ui.viewmodels import profiling as views
 from control_plane.ui.viewmodels.overview import KeyFigure
 from control_plane.ui.viewmodels.playground import Bar
 from pages._ui import actions, debugger_markup, links, markup, profiling_tabs
-from pages._ui.guard import refreshing
+from pages._ui.guard import guarded, refreshing
 from serving_agent.contract.profile import SPEEDSCOPE, TRACE, Report
 
 REFRESH_S: Final = 1.0
@@ -26,14 +26,14 @@ _API: Final = "/api/v1/profiles"
 
 
 def draw(report_id: str) -> None:
-    """Draw the page of one profile. Raises NotFoundError, GoneError."""
+    """Draw the page of one profile. Raises NotFoundError."""
     ctx = current.context()
     with st.container(horizontal=True, key="profiling-top"):
         links.page("profiling", "All profiles", key="back", icon=":material/arrow_back:")
     actions.show_notices()
     view = profiling.get(ctx, report_id)
     if view.is_over:
-        _ended(profiling.detail(ctx, report_id))
+        _ended(view)
     else:
         _going(report_id)
 
@@ -44,17 +44,26 @@ def _going(report_id: str) -> None:
     if view.is_over:
         st.rerun()
     _head(view)
-    waits = "waiting for the lab: one job measures at a time"
+    waits = (
+        "waiting: live agents are profiled one at a time"
+        if view.endpoint
+        else "waiting for the lab: one job measures at a time"
+    )
     st.progress(min(1.0, max(0.0, view.progress)), text=view.stage or waits)
     st.button("Cancel", key="profiling-cancel", icon=":material/stop:", on_click=_cancel, args=(view.job_id,))
 
 
-def _ended(detail: ProfileDetail) -> None:
-    view = detail.view
+def _ended(view: ProfileView) -> None:
     _head(view)
     _actions(view)
     if view.reason is not None:
         st.html(markup.problem(view.reason.message, view.reason.next_step))
+    with guarded():  # one whose files are gone can still be deleted
+        _found(profiling.detail(current.context(), view.id))
+
+
+def _found(detail: ProfileDetail) -> None:
+    view = detail.view
     if detail.report is None or detail.summary is None:
         with st.expander("Log", key="profiling-log", expanded=view.reason is not None):
             st.html(markup.log(jobs.log(current.context(), view.job_id, lines=LOG_LINES)))
@@ -92,7 +101,7 @@ def _in_words(view: ProfileView, summary: Summary, report: Report) -> None:
             link = views.hint_link(view.ref, hint)
             if link is not None:
                 with action:
-                    links.to(link, f"Try {hint.method}", key=f"hint-{at}")
+                    links.to(link, views.hint_label(hint), key=f"hint-{at}")
         told = " ".join(filter(None, (views.overhead_words(report), views.added_words(report))))
         st.caption(told)
 

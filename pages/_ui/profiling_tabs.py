@@ -144,6 +144,8 @@ def _compare(view: ProfileView) -> None:
         if shown:
             st.html(markup.card_title(title, note="of one request"))
             st.html(markup.table(shown, mono=("Name",), tight=("A", "B", "B − A", "B / A", "Change")))
+    for note in found.notes:
+        st.caption(f"{note}.")
 
 
 def _choose() -> None:

@@ -21,6 +21,9 @@ SAMPLES_ROUTE: Final = "/internal/samples"
 SMALL_INPUT_BYTES: Final = 4 * 1024
 """Inputs whose data is larger come without it, unless it is asked for with `inputs=all`."""
 
+LeftOut = Literal["", "redacted", "too_large", "dropped", "page"]
+"""Why there is no data: its name is in `sampling.redact`; it was too large to keep; it was dropped for newer
+captures; it is left out of this page alone. Empty where there is data, and from agents that do not say."""
 Decides = Literal["", "class", "token"]
 """What a row comes down to: nothing, its class, or the likeliest token at its last position."""
 
@@ -32,8 +35,8 @@ class CapturedTensor(msgspec.Struct, frozen=True, kw_only=True):
     datatype: str
     shape: tuple[int, ...]
     data: bytes | None = None
-    """In the protocol's raw form; None where it was too large to keep, was dropped for newer captures, or
-    is left out of this page."""
+    """In the protocol's raw form; None where there is none: `left_out` says why."""
+    left_out: LeftOut = ""
 
 
 class Capture(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ of the tensors that were kept, one after the other in raw little-endian form, C 
 
 from __future__ import annotations
 
+import math
 from typing import Final, Literal
 
 import msgspec
@@ -27,6 +28,8 @@ ATTENTION: Final = "attention_weights"
 STAGES: Final = ("inputs", "preprocess", "predict", "postprocess")
 """Steps of a request, in order, by their names in `pipeline.StepRecorder`."""
 
+Word = Literal["nan", "inf", "-inf"]
+"""What JSON has no numbers for."""
 StageName = Literal["inputs", "preprocess", "predict", "postprocess"]
 
 
@@ -39,7 +42,17 @@ class Edit(msgspec.Struct, frozen=True, kw_only=True):
     """Which of its tensors: its place, or its name for a stage."""
     index: tuple[int | None, ...] = ()
     """One place per dimension, None for all of that dimension; empty for the whole tensor."""
-    value: float = 0.0
+    value: float | Word = 0.0
+    """What the elements become: a finite number, or the word for what is none."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.value, str) and not math.isfinite(self.value):
+            msgspec.structs.force_setattr(self, "value", repr(float(self.value)))
+
+    @property
+    def number(self) -> float:
+        """`value` as a number."""
+        return float(self.value)
 
 
 class InspectionOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +117,8 @@ class TensorSummary(msgspec.Struct, frozen=True, kw_only=True):
     kept_datatype: str = ""
     """Of the elements in VALUES: BOOL, INT*, UINT*, FP16, FP32, FP64 (BF16 is kept as FP32) or BYTES."""
     kept_bytes: int = 0
+    not_read: str = ""
+    """Why its elements are not kept whatever room there is, as a sentence; empty for others."""
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,7 +207,7 @@ class Inspected(msgspec.Struct, frozen=True, kw_only=True, tag="inspected"):
 class NotInspected(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """There is nothing to show: the artefact cannot be opened, or a limit was reached."""
 
-    code: Literal["cannot_open", "out_of_memory", "no_space", "inspection_failed"]
+    code: Literal["cannot_open", "out_of_memory", "no_space", "edit_refused", "inspection_failed"]
     message: str
 
 

@@ -27,6 +27,10 @@ SWEEP: Final = (1, 2, 4, 8, 16, 32, 64)
 """Batch sizes of a sweep, in rows."""
 STAGES: Final = ("queue", "preprocess", "predict", "postprocess", "encode", "other")
 """Of a request; `other` is what lies between them: reading it, and handing it from thread to thread."""
+MOST_OPERATORS: Final = 300
+MOST_FUNCTIONS: Final = 300
+MOST_LAYERS: Final = 1000
+"""Rows of a report's tables: one that has so many was cut."""
 MAX_REQUESTS: Final = 10_000
 MAX_LIVE_S: Final = 120.0
 MAX_RATE_HZ: Final = 250
@@ -138,6 +142,8 @@ class LiveProfile(msgspec.Struct, frozen=True, kw_only=True):
     total: Times | None = None
     """From a request's arrival until its answer was handed to the socket; None without a request."""
     stages: tuple[Times, ...] = ()
+    unwritten: int = 0
+    """Requests of which writing the answer was not seen: those by gRPC. Their times end with the answer."""
     samples: Samples = Samples()
     peak_bytes: int | None = None
     """Largest resident memory of the process so far."""

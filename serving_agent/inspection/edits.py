@@ -95,14 +95,19 @@ def _of_tensor(tensor: Any, where: tuple[Any, ...], edit: Edit) -> Any:
     if tensor.is_quantized:
         if tensor.qscheme() != torch.per_tensor_affine:
             raise EditError(f"{edit.point}: a tensor that is quantised by channels cannot be edited")
+        if not math.isfinite(edit.number):
+            raise EditError(f"{edit.point}: a quantised tensor holds no {edit.number:g}")
         plain = tensor.dequantize()
-        plain[where] = edit.value
+        plain[where] = edit.number
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's own, about the end of such tensors
             return torch.quantize_per_tensor(plain, tensor.q_scale(), tensor.q_zero_point(), tensor.dtype)
     changed = tensor.detach().clone()
-    if tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex():
-        changed[where] = edit.value
+    if tensor.is_floating_point() or tensor.is_complex():
+        changed[where] = edit.number
+        return changed
+    if tensor.dtype == torch.bool:
+        changed[where] = bool(_as_element(edit, "bool"))
         return changed
     bounds = torch.iinfo(tensor.dtype)
     _check_bounds(edit, bounds.min, bounds.max)
@@ -123,18 +128,18 @@ def _check_index(edit: Edit, shape: tuple[int, ...]) -> None:
 
 
 def _as_element(edit: Edit, kind: str) -> float:
-    if kind == "bool":
-        return bool(edit.value)
+    if kind == "bool" and math.isfinite(edit.number):
+        return bool(edit.number)
     if kind == "float":
-        return edit.value
-    if not math.isfinite(edit.value) or edit.value != int(edit.value):
-        raise EditError(f"{edit.point}: {edit.value:g} is no whole number, which this tensor holds")
-    return int(edit.value)
+        return edit.number
+    if not math.isfinite(edit.number) or edit.number != int(edit.number):
+        raise EditError(f"{edit.point}: {edit.number:g} is no whole number, which this tensor holds")
+    return int(edit.number)
 
 
 def _check_bounds(edit: Edit, low: int, high: int) -> None:
-    if not low <= edit.value <= high:
-        raise EditError(f"{edit.point}: {edit.value:g} does not fit a tensor of integers {low} to {high}")
+    if not low <= edit.number <= high:
+        raise EditError(f"{edit.point}: {edit.number:g} does not fit a tensor of integers {low} to {high}")
 
 
 def _kind_of(number: float) -> str:

@@ -44,7 +44,7 @@ def not_inspected(error: BaseException, memory_bytes: int | None, *, opening: bo
     if is_out_of_space(error):
         return NotInspected(code="no_space", message="the disk is full")
     if isinstance(error, EditError):
-        return NotInspected(code="inspection_failed", message=str(error))
+        return NotInspected(code="edit_refused", message=str(error))
     lines = str(error).strip().splitlines() or ["no message"]
     message = lines[0] if isinstance(error, AgentError) else f"{type(error).__name__}: {lines[0]}"
     return NotInspected(code="cannot_open" if opening else "inspection_failed", message=message[:LONGEST])

@@ -17,6 +17,8 @@ from serving_agent.limits import is_out_of_memory
 
 MOST: Final = 10_000
 """Points of one run; a loop in a model may make any number of calls."""
+MOST_TENSORS: Final = 20_000
+"""Tensors of all points together: a layer may return thousands, again and again."""
 
 
 class Clock:
@@ -99,6 +101,8 @@ class Points:
         self._edits = edits
         self._told = told
         self._calls: Counter[str] = Counter()
+        self._tensors = 0
+        """That were summed up."""
 
     def note(self, sentence: str) -> None:
         """Have the run say *sentence*."""
@@ -167,7 +171,11 @@ class Points:
         found = structures.leaves(value)
         if extra is not None:
             found += list(extra().items())
-        for label, leaf in found:
+        left = MOST_TENSORS - self._tensors
+        if len(found) > left:
+            why = f"Only the first {MOST_TENSORS} tensors of the run are shown."
+            self.note(why)
+        for label, leaf in found[:left]:
             try:
                 outputs.append(self._summaries.of(label, leaf))
             except UnreadableError as error:
@@ -176,6 +184,7 @@ class Points:
                 if is_out_of_memory(error) or isinstance(error, OSError):
                     raise
                 why = f"it cannot be summed up: {type(error).__name__}: {error}"
+        self._tensors += len(outputs)
         if not found and not why:
             why = f"It returned {_described(value)}, which holds no tensor."
         return Point(

@@ -9,7 +9,7 @@ from serving_agent.contract.inspection import STAGES, Failure, Stage, StageName,
 from serving_agent.inspection import structures
 from serving_agent.inspection.edits import EditError, Edits
 from serving_agent.inspection.points import Clock
-from serving_agent.inspection.summaries import Summaries, UnreadableError
+from serving_agent.inspection.summaries import Summaries, UnreadableError, unread
 
 
 class Steps:
@@ -63,13 +63,13 @@ def not_reached(first: int) -> tuple[Stage, ...]:
 
 
 def summed_up(summaries: Summaries, values: Mapping[str, Any]) -> tuple[TensorSummary, ...]:
-    """Return the summaries of all tensors in *values* that can be read."""
+    """Return the summaries of all tensors in *values*; of those that cannot be read, why."""
     found = []
     for name, leaf in structures.leaves(dict(values)):
         try:
             found.append(summaries.of(name, leaf))
-        except UnreadableError:
-            continue
+        except UnreadableError as error:
+            found.append(unread(name, leaf, str(error)))
     return tuple(found)
 
 

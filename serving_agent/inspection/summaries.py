@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +23,10 @@ REMEMBERED_BYTES: Final = 16 << 20
 DATATYPE_OF_NUMPY: Final = {
     str(kind): datatype for datatype, kind in NUMPY_TYPE.items() if datatype not in ("BF16", "BYTES")
 }
+
+COMPLEX: Final = (
+    "Complex numbers have no order: zeros, NaN and infinities are counted, elements are not kept."
+)
 
 Array = npt.NDArray[Any]
 
@@ -64,14 +69,17 @@ class Summaries:
         if isinstance(value, bool | int | float):
             value = _of_number(value)
         if isinstance(value, np.ndarray):
+            value = _shown_as(value)
             datatype = _datatype_of(value)
+            if value.dtype.kind == "c":
+                return _of_complex(name, datatype, tuple(value.shape), "cpu", value)
             place = value.__array_interface__["data"][0]
             address = (place, None if value.flags.c_contiguous else (value.strides, value.shape))
             return self._once(name, tuple(value.shape), _Told(datatype, value.size, "cpu", address), value)
         shape = tuple(int(size) for size in value.shape)
         datatype = DATATYPE_OF_TORCH.get(str(value.dtype), str(value.dtype).removeprefix("torch."))
         if value.dtype.is_complex:
-            return _of_complex(name, datatype, shape, value)
+            return _of_complex(name, datatype, shape, str(value.device), _complex_array(value))
         array = readable(value)
         told = _Told(datatype, array.size, str(value.device), _address(value))
         return self._once(name, shape, told, array)
@@ -163,6 +171,15 @@ def _of_number(value: float) -> Array:
         return np.asarray(value, dtype=np.float64)
 
 
+def _shown_as(array: Array) -> Array:
+    """Return *array*, texts of a fixed width as BYTES. Raises UnreadableError for what is no number."""
+    if array.dtype.kind in "US":
+        return array.astype(object)
+    if array.dtype != object and array.dtype.kind != "c" and _datatype_of(array) not in NUMPY_TYPE:
+        raise UnreadableError(f"its elements are of type {array.dtype}, which is not read")
+    return array
+
+
 def _datatype_of(array: Array) -> str:
     if array.dtype == object:
         return "BYTES"
@@ -178,18 +195,41 @@ def _address(tensor: Any) -> tuple[Any, ...] | None:
     return (tensor.data_ptr(), None if tensor.is_contiguous() else (tensor.stride(), tensor.shape))
 
 
-def _of_complex(name: str, datatype: str, shape: tuple[int, ...], tensor: Any) -> TensorSummary:
+def _complex_array(tensor: Any) -> Array:
+    import torch
+
+    plain = tensor.detach().cpu()
+    if plain.dtype == torch.complex32:
+        plain = plain.to(torch.complex64)
+    array: Array = plain.resolve_conj().resolve_neg().numpy()
+    return array
+
+
+def _of_complex(name: str, datatype: str, shape: tuple[int, ...], device: str, array: Array) -> TensorSummary:
     """Complex numbers have no order: they are counted, and not kept."""
-    array = tensor.detach().cpu().resolve_conj().resolve_neg().numpy()
     return TensorSummary(
         name=name,
         datatype=datatype,
         shape=shape,
-        device=str(tensor.device),
+        device=device,
         elements=array.size,
         zeros=int((array == 0).sum()),
         nan=int(np.isnan(array).sum()),
         inf=int(np.isinf(array).sum()),
+        not_read=COMPLEX,
+    )
+
+
+def unread(name: str, value: Any, why: str) -> TensorSummary:
+    """Return what can be said of *value*, whose elements cannot be had."""
+    shape = tuple(int(size) for size in value.shape)
+    return TensorSummary(
+        name=name,
+        datatype=str(value.dtype).removeprefix("torch."),
+        shape=shape,
+        device=str(getattr(value, "device", "cpu")),
+        elements=math.prod(shape),
+        not_read=f"{why[:1].upper()}{why[1:]}.",
     )
 
 

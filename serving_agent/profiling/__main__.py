@@ -7,7 +7,6 @@ of JSON. It dies with the process that started it.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import signal
 import sys
@@ -17,7 +16,7 @@ from typing import Final
 import msgspec
 
 from serving_agent import config
-from serving_agent.contract.profile import NotProfiled, Profiled, ProfileOrder, Progressed, Said
+from serving_agent.contract.profile import Profiled, ProfileOrder, Progressed, Said
 
 PR_SET_PDEATHSIG: Final = 1
 DEEPEST: Final = 20_000
@@ -40,6 +39,7 @@ def main() -> int:
 def answer(order: ProfileOrder, pipe: int) -> Said:
     """Profile, and say that the report is written or why there is none."""
     from serving_agent import limits, startup
+    from serving_agent.profiling.failures import failure
     from serving_agent.profiling.session import Session  # after the environment is set: they import numpy
 
     sys.setrecursionlimit(DEEPEST)
@@ -53,24 +53,6 @@ def answer(order: ProfileOrder, pipe: int) -> Said:
         traceback.print_exc()
         return failure(error)
     return Profiled()
-
-
-def failure(error: BaseException) -> NotProfiled:
-    """Return *error* as one sentence and a code."""
-    from serving_agent import limits
-    from serving_agent.errors import InvalidRequestError, StartError
-
-    if limits.is_out_of_memory(error):
-        return NotProfiled(code="out_of_memory", message="it needs more memory than it may use")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NotProfiled(code="no_space", message="the disk is full")
-    if isinstance(error, StartError):
-        return NotProfiled(code="cannot_open", message=str(error))
-    if isinstance(error, InvalidRequestError):
-        return NotProfiled(code="does_not_run", message=str(error))
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    sentence = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:500]
-    return NotProfiled(code="does_not_run", message=sentence)
 
 
 def say(pipe: int, said: Said) -> None:

@@ -7,14 +7,13 @@ import pstats
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from serving_agent.contract.profile import Function
+from serving_agent.contract.profile import MOST_FUNCTIONS, Function
 from serving_agent.profiling import turns
 from serving_agent.profiling.subject import Asked
 from serving_agent.profiling.trace import short, short_file
 from serving_agent.profiling.turns import Turns
 
 NAME: Final = "functions"
-MOST_FUNCTIONS: Final = 300
 BUILT_IN: Final = "~"
 """File of built-in functions, as pstats writes it."""
 _OURS: Final = ("serving_agent/profiling/", "cProfile.py")
@@ -31,7 +30,11 @@ def take(ask: Callable[[], Asked], requests: int, seconds: float) -> tuple[tuple
 
 
 def functions(stats: Stats) -> tuple[Function, ...]:
-    """Return what pstats holds, by the functions' own time, largest first."""
+    """Return what pstats holds, by the functions' own time, largest first.
+
+    Of more than MOST_FUNCTIONS half are those with the largest cumulative times, the rest those with the
+    largest own ones.
+    """
     found = [
         Function(
             name=name if file != BUILT_IN else short(name),
@@ -45,4 +48,9 @@ def functions(stats: Stats) -> tuple[Function, ...]:
         if not any(mark in file for mark in _OURS) and "_lsprof.Profiler" not in name
     ]
     found.sort(key=lambda each: (-each.self_s, -each.total_s, each.name))
-    return tuple(found[:MOST_FUNCTIONS])
+    if len(found) <= MOST_FUNCTIONS:
+        return tuple(found)
+    by_total = sorted(range(len(found)), key=lambda at: -found[at].total_s)
+    kept = set(by_total[: MOST_FUNCTIONS // 2])
+    kept.update([at for at in range(len(found)) if at not in kept][: MOST_FUNCTIONS - len(kept)])
+    return tuple(found[at] for at in sorted(kept))

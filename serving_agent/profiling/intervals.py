@@ -121,16 +121,16 @@ def _merge(nodes: Iterable[Node], into: dict[tuple[str, str], Merged], scale: fl
         _merge(node.children, found.children, scale)
 
 
-def stacked(stacks: Iterable[tuple[Sequence[str], float]], kind: str = "function") -> list[Merged]:
-    """Return the tree of *stacks*, each outermost frame first with its weight in seconds."""
+def stacked(stacks: Iterable[tuple[Sequence[str], float, int]], kind: str = "function") -> list[Merged]:
+    """Return the tree of *stacks*: each outermost frame first, its weight in seconds, its samples."""
     roots: dict[tuple[str, str], Merged] = {}
-    for frames, weight in stacks:
+    for frames, weight, count in stacks:
         into = roots
         node: Merged | None = None
         for name in frames:
             node = into.setdefault((kind, name), Merged(name, kind))
             node.total += weight
-            node.calls += 1
+            node.calls += count
             into = node.children
         if node is not None:
             node.own += weight

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Literal
 
 import msgspec
@@ -32,20 +33,25 @@ CONFLICT: Final = 409
 MAX_ORDER_BYTES: Final = 4096
 
 Ended = Literal["requests", "seconds", "draining"]
+Respond = Callable[[Exchange, Response | Exception], None]
+"""Sends an answer, or what failed as one."""
 
 
 class _Running:
     """One profile under way."""
 
-    def __init__(self, order: LiveOrder, measurements: Measurements, exchange: Exchange) -> None:
+    def __init__(
+        self, order: LiveOrder, measurements: Measurements, exchange: Exchange, respond: Respond
+    ) -> None:
         self.order = order
         self.exchange = exchange
+        self.respond = respond
         self.sampler = Sampler(order.rate_hz)
         self.began_rows = measurements.inferred_rows
         self.began_batches = measurements.rows.count
         self.total: list[float] = []
         self.stages: dict[str, list[float]] = {name: [] for name in STAGES}
-        self.failed = 0
+        self.failed = self.unwritten = 0
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -63,7 +69,7 @@ class LiveProfiler:
         """Whether requests are to be told of."""
         return self._running is not None
 
-    def answer(self, exchange: Exchange, respond: Callable[[Exchange, Response], None]) -> None:
+    def answer(self, exchange: Exchange, respond: Respond) -> None:
         """Answer `POST /internal/profile` once the profile has ended; 409 while another one is taken.
 
         *respond* sends an answer. Raises MethodError, InvalidRequestError, NotReadyError.
@@ -79,8 +85,11 @@ class LiveProfiler:
             return
         self._start(order, exchange, respond)
 
-    def took(self, arrived_s: float, answered_s: float, sent_s: float, answer: Answer) -> None:
-        """Count a request: when it arrived, when the model had answered it, when that had been sent."""
+    def took(self, arrived_s: float, answered_s: float, sent_s: float | None, answer: Answer) -> None:
+        """Count a request: when it arrived, when the model had answered it, when that had been sent.
+
+        sent_s: None where the answer is written later.
+        """
         running = self._running
         if running is None:
             return
@@ -89,9 +98,12 @@ class LiveProfiler:
             "preprocess": answer.stages.preprocess_s,
             "predict": answer.stages.predict_s,
             "postprocess": answer.stages.postprocess_s,
-            "encode": sent_s - answered_s,
         }
-        total_s = sent_s - arrived_s
+        if sent_s is None:
+            running.unwritten += 1
+        else:
+            known["encode"] = sent_s - answered_s
+        total_s = (answered_s if sent_s is None else sent_s) - arrived_s
         known["other"] = max(0.0, total_s - sum(known.values()))
         for name, seconds in known.items():
             running.stages[name].append(seconds)
@@ -116,31 +128,32 @@ class LiveProfiler:
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    def _start(
-        self, order: LiveOrder, exchange: Exchange, respond: Callable[[Exchange, Response], None]
-    ) -> None:
-        running = _Running(order, self._measurements, exchange)
-        self._respond = respond
+    def _start(self, order: LiveOrder, exchange: Exchange, respond: Respond) -> None:
+        running = _Running(order, self._measurements, exchange, respond)
         running.sampler.start()
         self._running = running
         running.timer = asyncio.get_running_loop().call_later(order.seconds, self.end, "seconds")
-        exchange.on_gone = self._abandon
+        exchange.on_gone = partial(self._abandon, running)
         logger.info("profiling %d requests, at most %g s", order.requests, order.seconds)
 
-    def _abandon(self) -> None:
-        """Who asked has gone: nobody waits for what was found."""
-        running, self._running = self._running, None
-        if running is not None:
-            running.sampler.halt()
-            if running.timer is not None:
-                running.timer.cancel()
+    def _abandon(self, running: _Running) -> None:
+        """Who asked for *running* has gone: nobody waits for what was found."""
+        if self._running is running:
+            self._running = None
+        running.sampler.halt()
+        if running.timer is not None:
+            running.timer.cancel()
 
     async def _finish(self, running: _Running, why: Ended) -> None:
         """Put the answer together on another thread, and send it."""
         rows = self._measurements.inferred_rows - running.began_rows
         batches = self._measurements.rows.count - running.began_batches
-        content = await asyncio.to_thread(_content, running, why, rows, batches)
-        self._respond(running.exchange, Response((content,)))
+        outcome: Response | Exception
+        try:
+            outcome = Response((await asyncio.to_thread(_content, running, why, rows, batches),))
+        except Exception as failure:  # noqa: BLE001 - told to who asked: nobody waits for this task
+            outcome = failure
+        running.respond(running.exchange, outcome)
 
 
 def _content(running: _Running, why: Ended, rows: int, batches: int) -> bytes:
@@ -153,7 +166,8 @@ def _content(running: _Running, why: Ended, rows: int, batches: int) -> bytes:
         batches=batches,
         seconds=samples.seconds,
         total=times("total", total) if total else None,
-        stages=tuple(times(name, seconds) for name, seconds in running.stages.items()) if total else (),
+        stages=tuple(times(name, seconds) for name, seconds in running.stages.items() if seconds),
+        unwritten=running.unwritten,
         samples=samples,
         peak_bytes=memory.peak_bytes("cpu"),
         overhead=running.sampler.overhead,

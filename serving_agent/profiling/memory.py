@@ -5,6 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 
+def limit(device: str, memory_bytes: int | None) -> None:
+    """Bound what this process allocates on a GPU; None leaves it unbounded, as it is on the CPU."""
+    if device == "cpu" or memory_bytes is None:
+        return
+    import torch
+
+    whole = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, memory_bytes / whole), device)
+
+
 def reset_peak(device: str) -> bool:
     """Forget the peak memory so far; False where this system does not allow it."""
     if device != "cpu":

@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 import gzip
 import logging
-import os
+import re
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from serving_agent.contract.profile import TRACE, Flame, Layer, Operator
+from serving_agent.contract.profile import MOST_LAYERS, MOST_OPERATORS, TRACE, Flame, Layer, Operator
 from serving_agent.profiling import intervals, trace
+from serving_agent.profiling.failures import TooLargeTraceError
 from serving_agent.profiling.intervals import Node
 from serving_agent.profiling.subject import Asked, Subject
 
@@ -28,11 +28,15 @@ logger = logging.getLogger(__name__)
 NAME: Final = "operators"
 MOST_EVENTS: Final = 300_000
 """Events of one trace: enough for every request of most models; of larger ones fewer requests are traced."""
-MOST_OPERATORS: Final = 300
-MOST_LAYERS: Final = 1000
+MOST_READ: Final = 2_000_000
+"""Events of one request that are read at all: each takes about a kilobyte while it is."""
 HELD_UP: Final = 3
 """How many times the median a request may take that counts as usual."""
 COMPRESSION: Final = 5
+RAW: Final = "trace.json"
+"""The trace while it is read."""
+RUNTIME: Final = re.compile(r"^(cu|cuda|hip)[A-Z]")
+"""Calls into a GPU's runtime: what they started is counted with the operator that made them."""
 _FIRST: Final = 1
 """Requests of the first trace, which tells how many events one makes."""
 
@@ -55,7 +59,10 @@ class Traced(msgspec.Struct, frozen=True):
 
 
 def take(subject: Subject, ask: Callable[[], Asked], requests: int, seconds: float, out: Path) -> Traced:
-    """Trace up to *requests* requests, within about *seconds*, and leave the trace in *out*."""
+    """Trace up to *requests* requests, within about *seconds*, and leave the trace in *out*.
+
+    Raises TooLargeTraceError where one request is too much to read.
+    """
     paths: dict[str, str] = {}
     notes: tuple[str, ...] = ()
     with_stack = True
@@ -67,8 +74,18 @@ def take(subject: Subject, ask: Callable[[], Asked], requests: int, seconds: flo
         with_stack = False
         profiler, asked, walls_s = _trace(subject, ask, _FIRST, seconds, with_stack=False)
     events = _count(profiler, paths)
+    if events > MOST_READ and with_stack:
+        notes += (
+            f"One request makes more than {MOST_READ:,} events with stacks: there are operators, no layers",
+        )
+        with_stack = False
+        del profiler  # or both traces would be held at once
+        profiler, asked, walls_s = _trace(subject, ask, _FIRST, seconds, with_stack=False)
+        events = _count(profiler, paths)
+    if events > MOST_READ:
+        raise TooLargeTraceError(f"one request makes more than {MOST_READ:,} events: too many to read")
     began_s = asked[0].wall_s
-    wanted = min(requests, MOST_EVENTS // max(1, events), max(1, int(seconds / max(began_s, 1e-6))))
+    wanted = affordable(requests, events, began_s, seconds)
     if wanted < requests:
         notes += (
             f"torch.profiler watched {wanted} of {requests} requests: each makes {events:,} events and "
@@ -77,9 +94,16 @@ def take(subject: Subject, ask: Callable[[], Asked], requests: int, seconds: flo
     if wanted > _FIRST:
         profiler, asked, walls_s = _trace(subject, ask, wanted, seconds, with_stack=with_stack)
         _count(profiler, paths)
-    content = _exported(profiler)
+    content = _exported(profiler, out)
     _keep(content, out / TRACE)
     return _read(content, paths, profiler, asked, statistics.median(walls_s), subject.device, notes)
+
+
+def affordable(requests: int, events: int, request_s: float, seconds: float) -> int:
+    """Return how many of *requests* are traced, one at least, where each makes *events* in *request_s*."""
+    by_events = MOST_EVENTS // max(1, events)
+    by_time = int(seconds / max(request_s, 1e-6))
+    return max(1, min(requests, by_events, by_time))
 
 
 def _trace(
@@ -115,11 +139,14 @@ def _trace(
 
 
 def _count(profiler: Any, paths: dict[str, str]) -> int:
-    """Return the number of events of *profiler*, and note in *paths* which module is which."""
+    """Return the number of events of *profiler*, and note in *paths* which module is which.
+
+    It stops counting beyond MOST_READ.
+    """
     known = _module_paths()
     count = 0
     waiting = list(profiler.profiler.kineto_results.experimental_event_tree())
-    while waiting:
+    while waiting and count <= MOST_READ:
         event = waiting.pop()
         count += 1
         module = getattr(event.extra_fields, "module", None)
@@ -150,20 +177,24 @@ def _children(module: Any) -> Iterator[Any]:
         return
 
 
-def _exported(profiler: Any) -> bytes:
-    """Return the trace in Chrome's format."""
-    handle, name = tempfile.mkstemp(suffix=".json", prefix="signalbox-trace-")
-    os.close(handle)
+def _exported(profiler: Any, out: Path) -> bytes:
+    """Return the trace in Chrome's format; it passes through *out*, which goes with its job."""
+    path = out / RAW
     try:
-        profiler.export_chrome_trace(name)
-        return Path(name).read_bytes()
+        profiler.export_chrome_trace(str(path))
+        return path.read_bytes()
     finally:
-        Path(name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def _keep(content: bytes, path: Path) -> None:
-    with gzip.open(path, "wb", compresslevel=COMPRESSION) as file:
-        file.write(content)
+    """Write the trace; no half of it stays where that fails."""
+    try:
+        with gzip.open(path, "wb", compresslevel=COMPRESSION) as file:
+            file.write(content)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _read(
@@ -190,6 +221,11 @@ def _read(
             "This format runs without modules that could be told apart: there are operators, no layers",
         )
     on_gpu = device != "cpu"
+    if on_gpu:
+        notes += (
+            "On a GPU layers and the flame view hold the time in which kernels are started, not in "
+            "which they run: see the operators' device times",
+        )
     return Traced(
         asked=asked,
         roots=tuple(roots),
@@ -218,7 +254,12 @@ def usual(roots: Sequence[Node]) -> list[Node]:
 
 
 def _operators(averages: Iterable[Any]) -> list[Operator]:
-    """Return the operators by their own time, largest first; annotations of ours are none."""
+    """Return the operators by their own time, largest first; annotations of ours are none.
+
+    Kernels and calls that start them have rows of their own, but their time is in that of their operators.
+    """
+    from torch._C._autograd import DeviceType
+
     found = [
         Operator(
             name=each.key,
@@ -231,6 +272,7 @@ def _operators(averages: Iterable[Any]) -> list[Operator]:
             memory_bytes=int(each.self_cpu_memory_usage or each.self_device_memory_usage),
         )
         for each in averages
+        if each.device_type == DeviceType.CPU and not RUNTIME.match(each.key)
         if not (trace.is_python(each.key) or each.key.startswith(trace.MARK) or each.key == "[memory]")
     ]
     found.sort(key=lambda each: -(each.self_s + each.device_self_s))

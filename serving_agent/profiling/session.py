@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -16,6 +19,7 @@ import msgspec
 from serving_agent.contract import profile as contract
 from serving_agent.contract.profile import KeyFigures, Overhead, ProfileOrder, Report
 from serving_agent.profiling import functions, memory, operators, sweep, turns
+from serving_agent.profiling.failures import failure
 from serving_agent.profiling.knee import knee
 from serving_agent.profiling.operators import Traced
 from serving_agent.profiling.sampler import Sampler
@@ -30,6 +34,9 @@ PLAIN_REQUESTS: Final = 30
 """Plain requests that the key figures and stages rest on, at least, where time allows."""
 SWITCH_S: Final = 0.0002
 """How soon Python code lets the sampler look, in seconds: else it would be seen where it waits anyway."""
+LOW_PRIORITY: Final = (
+    "It ran at low priority, so that serving agents go first: on a busy machine its times are longer"
+)
 LIBRARIES: Final = ("torch", "transformers", "onnxruntime", "openvino", "torchao")
 
 Tell = Callable[[str, float], None]
@@ -69,13 +76,24 @@ class Session:
         for at, step in enumerate(steps):
             done = 0.2 + 0.7 * at / len(steps)
             self._tell(f"take {step}", done)
-            self._take(step, subject, ask, done, 0.7 / len(steps))
+            self._try(step, partial(self._take, step, subject, ask, done, 0.7 / len(steps)))
         self._tell("write the report", 0.92)
         self._finish(time.perf_counter() - began)
         return self._report
 
     def _set(self, **changes: object) -> None:
         self._report = msgspec.structs.replace(self._report, **changes)
+
+    def _note(self, *notes: str) -> None:
+        self._set(notes=(*self._report.notes, *notes))
+
+    def _try(self, step: str, take: Callable[[], None]) -> None:
+        """Take *step*; one that fails says so in a note, and what others found stays."""
+        try:
+            take()
+        except Exception as error:  # noqa: BLE001 - whatever a profiler or a model under it raises
+            traceback.print_exc()
+            self._note(f"{step}: {failure(error).message}")
 
     def _plain(self, subject: Subject, ask: Callable[[], Asked], batch: int) -> None:
         """Measure requests that nothing watches."""
@@ -95,13 +113,15 @@ class Session:
             device=subject.device,
             threads=self._order.threads,
         )
-        notes = () if subject.is_batchable else ("It takes one request at a time: its inputs have no rows",)
         self._set(
             key=key,
             stages=turns.stages(asked),
             total=times("total", [each.wall_s for each in asked]),
-            notes=self._report.notes + notes,
         )
+        if not subject.is_batchable:
+            self._note("It takes one request at a time: its inputs have no rows")
+        if yields_to_others():
+            self._note(LOW_PRIORITY)
 
     def _take(self, step: str, subject: Subject, ask: Callable[[], Asked], done: float, span: float) -> None:
         order = self._order
@@ -193,6 +213,11 @@ def write(report: Report, file: File, out: Path) -> None:
     if content is not None:
         (out / contract.SPEEDSCOPE).write_bytes(msgspec.json.encode(content))
     (out / contract.REPORT).write_bytes(msgspec.json.encode(report))
+
+
+def yields_to_others() -> bool:
+    """Tell whether other processes go before this one."""
+    return hasattr(os, "getpriority") and os.getpriority(os.PRIO_PROCESS, 0) > 0
 
 
 def libraries() -> dict[str, str]:

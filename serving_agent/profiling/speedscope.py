@@ -12,7 +12,7 @@ SCHEMA: Final = "https://www.speedscope.app/file-format-schema.json"
 EXPORTER: Final = "signalbox"
 WAITS: Final = "(waits)"
 MOST_EVENTS: Final = 400_000
-"""Of one file: what comes after the request in which they are reached is left out."""
+"""Of one tree: what begins after them is left out."""
 
 
 class File:
@@ -31,7 +31,7 @@ class File:
         began = roots[0].start
         end = began
         for root in roots:
-            if len(events) > MOST_EVENTS:
+            if len(events) >= MOST_EVENTS:
                 break
             self._add_events(root, began, events)
             end = root.end
@@ -68,6 +68,8 @@ class File:
         frame = self._frame(Frame(root.name))
         events.append({"type": "O", "frame": frame, "at": round(root.start - began, 3)})
         for child in root.children:
+            if len(events) >= MOST_EVENTS:
+                break
             self._add_events(child, began, events)
         events.append({"type": "C", "frame": frame, "at": round(root.end - began, 3)})
 

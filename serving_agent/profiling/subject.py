@@ -50,6 +50,7 @@ class Subject:
     def __init__(self, order: ProfileOrder) -> None:
         """Open it. Raises StartError, and what the model's own code raises."""
         self.device = device.resolve(order.device)
+        memory.limit(self.device, order.memory_bytes)
         self.held_before = memory.held_bytes(self.device)
         started = time.perf_counter()
         server: ModelServer = handlers.get(order.handler, order.allowed_handlers)()

@@ -36,7 +36,12 @@ def flames_of(samples: Samples) -> tuple[Flame, ...]:
 
 
 def tells_layers(report: Report) -> bool:
-    """Tell whether layers say where the time goes: not where the whole network is one call into an engine."""
+    """Tell whether layers say where the time goes.
+
+    Not where the whole network is one call into an engine, nor on a GPU, where they only start kernels.
+    """
+    if report.key.device != "cpu":
+        return False
     whole = sum(layer.self_s for layer in report.layers)
     own = sum(layer.self_s for layer in report.layers if layer.path == NETWORK)
     return whole > 0 and own <= MOSTLY_ONE_CALL * whole
@@ -49,9 +54,9 @@ def largest(report: Report) -> tuple[str, float | None]:
         top = max(report.layers, key=lambda layer: layer.self_s)
         return top.path, top.self_s / whole if whole else None
     if report.operators:
-        whole = sum(each.self_s for each in report.operators)
+        whole = sum(each.self_s + each.device_self_s for each in report.operators)
         first = report.operators[0]
-        return first.name, first.self_s / whole if whole else None
+        return first.name, (first.self_s + first.device_self_s) / whole if whole else None
     named = [each for flame in report.flames[:1] for each in flame.nodes if each.kind == "function"]
     if named:
         node = max(named, key=lambda each: each.self_s)
@@ -60,8 +65,8 @@ def largest(report: Report) -> tuple[str, float | None]:
     return "", None
 
 
-def weighted(samples: Samples, thread: ThreadSamples) -> list[tuple[list[str], float]]:
-    """Return the stacks of *thread* as names, outermost first, each with its seconds; waiting left out."""
+def weighted(samples: Samples, thread: ThreadSamples) -> list[tuple[list[str], float, int]]:
+    """Return the stacks of *thread* as names, outermost first, with seconds and samples; waiting left out."""
     counts = [0] * len(thread.stacks)
     for stack, count in thread.runs:
         if stack >= 0:
@@ -70,6 +75,7 @@ def weighted(samples: Samples, thread: ThreadSamples) -> list[tuple[list[str], f
         (
             [named(samples.frames[index]) for index in inside(stack, samples.frames)],
             count * samples.interval_s,
+            count,
         )
         for stack, count in zip(thread.stacks, counts, strict=True)
         if count

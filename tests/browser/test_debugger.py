@@ -184,7 +184,7 @@ def test_a_step_through_many_layers_builds_no_table_again(seen: Debugger, open_t
     expect(_row(page, "blocks.20.4")).to_have_attribute("aria-current", "true")
     page.locator("body").press("p")
     expect(_inspector(page)).to_contain_text("Layer 204 of 500")
-    assert "layer=blocks.20.3" in page.url
+    expect(page).to_have_url(re.compile(r"layer=blocks\.20\.3"))
     page.get_by_placeholder("Find a layer by name or kind").fill("blocks.49.9")
     page.get_by_placeholder("Find a layer by name or kind").press("Enter")
     expect(_inspector(page)).to_contain_text("Layer 500 of 500")
@@ -209,7 +209,7 @@ def test_a_wrong_shape_is_stopped_at_its_stage(seen: Debugger, open_tab: OpenTab
     expect(page.locator(".sb-problem").first).to_contain_text("must have shape [-1, 1, 8, 8]")
     expect(page.locator(".sb-step.failed")).to_contain_text("Inputs")
     expect(page.locator(".sb-step.next")).to_have_count(3)
-    assert "run=" in page.url
+    expect(page).to_have_url(re.compile("run="))
     assert tab.errors == []
 
 
@@ -282,7 +282,7 @@ def test_int8_parts_from_fp32_where_the_fault_was_planted(
     expect(_inspector(page)).to_contain_text("Layer 1 of", timeout=START_MS)
     page.get_by_role("radio", name="B · digits@2").click()
     expect(_inspector(page)).to_contain_text("in digits@2", timeout=START_MS)
-    assert "side=b" in page.url
+    expect(page).to_have_url(re.compile("side=b"))
     _exports(page, seen.ids["real-int8"], tmp_path)
     assert tab.errors == []
     assert tab.foreign == []

@@ -97,14 +97,14 @@ def test_the_chart_keeps_zoom_and_opens_the_report_of_a_point(lab: Lab, open_tab
     _click(page, 5)
     report = page.locator(".st-key-optimization-trial")
     expect(report).to_contain_text("REJECTED", timeout=START_MS)
-    assert "trial=5" in page.url
+    expect(page).to_have_url(re.compile("trial=5"))
     assert _range(page) == zoomed, "the chosen point changes no zoom"
     page.reload()
     expect(report).to_contain_text("Static int8", timeout=START_MS)
     report.get_by_role("combobox").click()
     page.get_by_role("option", name=re.compile("^8 · ONNX")).click()
     expect(report).to_contain_text("no ONNX counterpart", timeout=START_MS)
-    assert "trial=8" in page.url
+    expect(page).to_have_url(re.compile("trial=8"))
 
 
 def test_calibration_rows_are_checked_before_anything_starts(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -14,35 +12,16 @@ from control_plane.domain.debugging import DebugRunView, RandomSource, RunSource
 from control_plane.domain.job import Lane
 from control_plane.errors import NotFoundError
 from control_plane.registry import session as sessions
-from control_plane.registry.tables import Base
 from control_plane.services import debug_folders, debug_records, debugger, jobs, versions
 from control_plane.services.context import Context
 from serving_agent.contract.inspection import Edit
-from tests.fakes import postgres
-from tests.fakes.registry import open_home, register
+from tests.fakes.registry import register
 
 
-@pytest.fixture(scope="module")
-def postgres_url() -> Iterator[str]:
-    if postgres.binaries() is None:
-        pytest.skip("no Postgres binaries on this machine")
-    with postgres.running() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def ctx(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Context]:
-    if request.param == "sqlite":
-        context = open_home(tmp_path / "home")
-    else:
-        context = open_home(tmp_path / "home", database_url=request.getfixturevalue("postgres_url"))
-    register(context)
-    yield context
-    if request.param == "postgres":
-        with sessions.write(context.engine) as session:
-            names = ", ".join(table.name for table in Base.metadata.sorted_tables)
-            session.execute(text(f"TRUNCATE {names}"))
-    context.engine.dispose()
+@pytest.fixture
+def ctx(home: Context) -> Context:
+    register(home)
+    return home
 
 
 def start(ctx: Context, name: str = "") -> DebugRunView:

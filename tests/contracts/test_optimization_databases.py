@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from control_plane.domain.job import JobState, Lane
 from control_plane.domain.optimization import Decision, TrialState
@@ -18,36 +15,19 @@ from control_plane.errors import NotFoundError
 from control_plane.optimization.messages import BuildReply
 from control_plane.registry import rollout_history, versions
 from control_plane.registry import session as sessions
-from control_plane.registry.tables import Base, Disagreement, Job
+from control_plane.registry.tables import Disagreement, Job
 from control_plane.services import jobs, optimization, optimization_figures, optimization_trials, rollouts
 from control_plane.services import versions as version_service
 from control_plane.services.context import Context
 from control_plane.services.optimization_trials import Idea
-from tests.fakes import lab, postgres
-from tests.fakes.registry import open_home, register
+from tests.fakes import lab
+from tests.fakes.registry import register
 from tests.fakes.rollouts import two_versions
 
 
-@pytest.fixture(scope="module")
-def postgres_url() -> Iterator[str]:
-    if postgres.binaries() is None:
-        pytest.skip("no Postgres binaries on this machine")
-    with postgres.running() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def ctx(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Context]:
-    if request.param == "sqlite":
-        context = open_home(tmp_path / "home")
-    else:
-        context = open_home(tmp_path / "home", database_url=request.getfixturevalue("postgres_url"))
-    yield context
-    if request.param == "postgres":
-        with sessions.write(context.engine) as session:
-            names = ", ".join(table.name for table in Base.metadata.sorted_tables)
-            session.execute(text(f"TRUNCATE {names}"))
-    context.engine.dispose()
+@pytest.fixture
+def ctx(home: Context) -> Context:
+    return home
 
 
 def submitted(ctx: Context) -> str:

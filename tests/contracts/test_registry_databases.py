@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from control_plane.domain.upload import UploadState
 from control_plane.errors import ConflictError, InUseError, NotFoundError, SignalboxError
 from control_plane.registry import migrate
 from control_plane.registry import session as sessions
-from control_plane.registry.tables import Agent, Base, Endpoint
+from control_plane.registry.tables import Agent, Endpoint
 from control_plane.services import (
     declarative,
     endpoints,
@@ -28,30 +28,12 @@ from control_plane.services import (
     versions,
 )
 from control_plane.services.context import Context
-from tests.fakes import postgres
-from tests.fakes.registry import SIGNATURE, files, open_home, register
+from tests.fakes.registry import SIGNATURE, files, register
 
 
-@pytest.fixture(scope="module")
-def postgres_url() -> Iterator[str]:
-    if postgres.binaries() is None:
-        pytest.skip("no Postgres binaries on this machine")
-    with postgres.running() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def ctx(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Context]:
-    if request.param == "sqlite":
-        context = open_home(tmp_path / "home")
-    else:
-        context = open_home(tmp_path / "home", database_url=request.getfixturevalue("postgres_url"))
-    yield context
-    if request.param == "postgres":
-        with sessions.write(context.engine) as session:
-            names = ", ".join(table.name for table in Base.metadata.sorted_tables)
-            session.execute(text(f"TRUNCATE {names}"))
-    context.engine.dispose()
+@pytest.fixture
+def ctx(home: Context) -> Context:
+    return home
 
 
 def at_once(count: int, act: Callable[[int], Any]) -> list[Any]:

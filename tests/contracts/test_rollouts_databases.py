@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event
 
 from control_plane.domain import rollout as moves
 from control_plane.domain.views import RolloutView
@@ -19,35 +18,15 @@ from control_plane.errors import ConflictError, SignalboxError, UnavailableError
 from control_plane.registry import rollout_moves
 from control_plane.registry import rollouts as rows
 from control_plane.registry import session as sessions
-from control_plane.registry.tables import Base
 from control_plane.services import endpoints, freeze_windows, rollouts, webhook_sender, webhooks
 from control_plane.services.context import Context
-from tests.fakes import postgres
-from tests.fakes.registry import open_home
 from tests.fakes.rollouts import give_verdict, move, two_versions
 
 
-@pytest.fixture(scope="module")
-def postgres_url() -> Iterator[str]:
-    if postgres.binaries() is None:
-        pytest.skip("no Postgres binaries on this machine")
-    with postgres.running() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def ctx(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Context]:
-    if request.param == "sqlite":
-        context = open_home(tmp_path / "home")
-    else:
-        context = open_home(tmp_path / "home", database_url=request.getfixturevalue("postgres_url"))
-    two_versions(context)
-    yield context
-    if request.param == "postgres":
-        with sessions.write(context.engine) as session:
-            names = ", ".join(table.name for table in Base.metadata.sorted_tables)
-            session.execute(text(f"TRUNCATE {names}"))
-    context.engine.dispose()
+@pytest.fixture
+def ctx(home: Context) -> Context:
+    two_versions(home)
+    return home
 
 
 def at_once(*acts: Callable[[], Any]) -> list[Any]:

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from control_plane import agent_client
+from control_plane.debugging import inputs
 from control_plane.domain import captured_values, pairs
 from control_plane.gateway.traffic_plan import Backend, Comparison, Mirror, Replica, TrafficPlan
 from serving_agent.contract import proto, wire
@@ -333,7 +334,20 @@ def test_samples_are_kept_outside_a_rollout_too_and_not_shown_to_clients(tmp_pat
         )
         assert [one.request_id for one in page.captures] == ["alone", "together"]
         assert captured_values.inputs_of(page.captures[0]) == {"x": [[1.0]]}
-        assert [each.data for each in page.captures[0].outputs] == [None]
+        assert [(each.data, each.left_out) for each in page.captures[0].outputs] == [(None, "redacted")]
+        assert [inputs.are_whole(part) for part in (page.captures[0].inputs, page.captures[0].outputs)] == [
+            True, False,
+        ]  # fmt: skip
+        assert ask(agent, *range(1500)).status_code == 200
+        large = wait_until(
+            lambda: (found := agent_client.samples(address, page.last)) and found.captures,
+            timeout_s=20,
+            what=lambda: agent.log,
+        )[0]
+        assert [(each.data, each.left_out) for each in large.inputs] == [(None, "page")]
+        assert inputs.are_whole(large.inputs), "it comes when it is asked for"
+        (whole,) = inputs.of_captured(agent_client.sampled(address, large.seq).inputs, models.SCALAR)
+        assert (whole.shape, len(whole.data)) == ((1500, 1), 6000)
         assert agent_client.sampled(address, page.captures[1].seq) == page.captures[1]
         (of_rollout,) = wait_kept(agent, "r", 1)
         assert [each.data for each in of_rollout.outputs] == [None], "redacted here too"

@@ -134,9 +134,10 @@ def test_a_run_is_named_edited_exported_and_deleted(
     path = f"/debug-runs/{run['id']}"
     assert api.put(f"{path}/name", json={"name": "mine"}).json()["saved"] is True
     change = {"point": "layer", "index": [0], "value": 2.5}
-    child = api.post(f"{path}/edits", json={"edits": [change]})
+    planted = {"point": "layer", "index": [1], "value": "-inf"}
+    child = api.post(f"{path}/edits", json={"edits": [change, planted]})
     assert child.status_code == 201
-    assert child.json()["edits"] == [{**change, "tensor": 0}]
+    assert child.json()["edits"] == [{**change, "tensor": 0}, {**planted, "tensor": 0}]
     refused(api.get(f"/debug-runs/{child.json()['id']}/export"), 409, "conflict", "goes on")
     done(ctx, child.json())
     refused(

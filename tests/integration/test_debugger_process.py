@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from control_plane.jobs import inspecting
+from control_plane.jobs import inspecting, limits
 from control_plane.jobs.inspecting import NotInspectedError
 from serving_agent.contract.capture import CapturedTensor
 from serving_agent.contract.inspection import InspectionOrder
@@ -77,16 +78,26 @@ def test_one_that_takes_too_long_is_ended_even_where_it_reads_nothing(tmp_path: 
     assert children() == before
 
 
+def test_its_memory_is_a_share_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    gib = 1024**3
+    for free, expected in ((60, 0.5 * 64), (10, 8), (0.1, 1)):
+        machine = SimpleNamespace(total=64 * gib, available=int(free * gib))
+        monkeypatch.setattr(limits.psutil, "virtual_memory", lambda machine=machine: machine)
+        assert limits.spare_bytes(0.5) == pytest.approx(expected * gib, abs=1)
+
+
 def test_a_cancelled_one_is_ended_and_others_go_before_it(tmp_path: Path) -> None:
-    before, seen = children(), []
+    before, seen, scores = children(), [], []
 
     def share(done: float) -> None:
         new = children() - before
         seen.extend(psutil.Process(pid).nice() for pid in new)
+        scores.extend(Path(f"/proc/{pid}/oom_score_adj").read_text().strip() for pid in new)
         if done >= 0.25:
             raise StopError
 
     with pytest.raises(StopError):
         inspect(tmp_path, "hang", share=share)
+    assert set(scores) == {inspecting.FIRST_TO_GO}
     assert max(seen) == max(inspecting.NICENESS, psutil.Process().nice())
     assert children() == before

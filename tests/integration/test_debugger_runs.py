@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,15 +79,16 @@ def test_a_value_edited_on_the_way_changes_the_answer_as_recomputed_by_hand(
 ) -> None:
     point = next(each.id for each in with_nan.a.run.points if each.id == "1")  # type: ignore[union-attr]
     change = Edit(point=point, index=(0, 2), value=0.75)
-    edited = done(ctx, debugger.edit(ctx, with_nan.view.id, [change], actor="bo"))
+    planted = Edit(point=point, index=(0, 0), value=math.inf)
+    edited = done(ctx, debugger.edit(ctx, with_nan.view.id, [change, planted], actor="bo"))
     first, _, last = debugged.with_nan()
     with torch.no_grad():
         hidden = first(torch.tensor(ROW))
-        hidden[0, 2] = 0.75
+        hidden[0, 2], hidden[0, 0] = 0.75, math.inf
         expected = last(hidden)
     answer = debugger.values(ctx, edited.view.id, "a", "postprocess", "y")
     np.testing.assert_allclose(answer.values, expected.numpy(), rtol=1e-6)
-    assert edited.view.edits == (change,)
+    assert edited.view.edits == (change, planted)
     assert edited.view.parent_id == with_nan.view.id
     assert [each.id for each in edited.ancestors] == [with_nan.view.id]
     assert edited.view.id in {each.id for each in debugger.get(ctx, with_nan.view.id).children}

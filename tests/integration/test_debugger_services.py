@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from control_plane import agent_client
 from control_plane.domain.debugging import (
@@ -37,7 +38,7 @@ from control_plane.jobs.inspecting import NotInspectedError
 from control_plane.jobs.kinds import debug
 from control_plane.registry import session as sessions
 from control_plane.registry.tables import Agent, Disagreement, Endpoint
-from control_plane.services import debugger, events, housekeeping, jobs, rollouts
+from control_plane.services import debug_folders, debugger, events, housekeeping, jobs, rollouts
 from control_plane.services.context import Context
 from serving_agent.contract.capture import Capture, CapturedTensor, CapturePage
 from serving_agent.contract.inspection import Edit, InspectionOrder
@@ -189,6 +190,12 @@ def test_kept_requests_are_listed_and_run(ctx: Context, monkeypatch: pytest.Monk
         ("live", 3, "sampling"), ("live", 2, "sampling"), ("live", 1, "sampling"),
     ]  # fmt: skip
     assert start(ctx, source=found[0].source).input == "request 3 kept by digits"
+    for seq, left_out in ((2, "redacted"), (3, "page")):
+        bare = replace(image, data=None, left_out=left_out)
+        kept[seq - 1] = replace(kept[seq - 1], inputs=(bare,))
+    assert [each.complete for each in debugger.captures(ctx, "digits")] == [True, False, True]
+    with pytest.raises(InvalidInputError, match=r"'image' was not kept: .*redact"):
+        start(ctx, source=found[1].source)
     for agent, seq in (("live", 9), ("silent", 1), ("old", 1)):
         with pytest.raises(NotFoundError, match="keeps no request"):
             start(ctx, source=CaptureSource(endpoint="digits", agent=agent, seq=seq))
@@ -226,6 +233,24 @@ def test_one_side_that_cannot_be_inspected_leaves_the_other_to_see(
     again = debugger.get(ctx, alone.id)
     assert again.a.run is not None
     assert again.view.summary == "1 layer, all finite"
+
+
+def test_a_record_that_is_too_large_to_be_read_is_a_problem_of_its_side(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grows(order: InspectionOrder) -> None:
+        monkeypatch.setattr(debug.kept, "MAX_RUN_BYTES", MIB if order.out.endswith("/a") else 1)
+
+    monkeypatch.setattr(debug.inspecting, "inspect", debugged.inspector(during=grows))
+    run = start(ctx, against="digits@2")
+    assert lab.perform(ctx, run.job_id).state == "succeeded"
+    monkeypatch.setattr(debug.kept, "MAX_RUN_BYTES", MIB)
+    seen = debugger.get(ctx, run.id)
+    assert seen.a.run is not None
+    assert seen.b is not None
+    assert seen.b.problem is not None
+    assert seen.b.problem.message == "digits@2 cannot be shown: its record has more than 0 MiB"
+    assert seen.b.problem.next_step == debug.SHORTER
 
 
 def test_edits_of_layers_change_a_alone_and_those_of_the_input_both(
@@ -294,8 +319,24 @@ def test_the_oldest_unnamed_runs_make_room_for_new_ones_and_named_ones_stay(
     with pytest.raises(NoSpaceError, match="all of their 4 MiB"):
         start(ctx)
     assert len(folders(ctx)) == 4
+    debugger.save(ctx, runs[1].id, "", actor="ana")
+    assert not debug_folders.make_room(ctx, 2 * MIB)
+    assert len(folders(ctx)) == 4, "nothing goes for what would not fit anyway"
     debugger.delete(ctx, named.id, actor="ana")
     assert done(ctx).state == "succeeded"
+
+
+def test_what_a_run_came_from_is_not_deleted_to_make_room_for_it(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(debug.inspecting, "inspect", debugged.inspector(size=MIB // 4 - 1000))
+    first = done(ctx)
+    second = done(ctx, source=RunSource(run=first.id))
+    others = [done(ctx) for _ in range(2)]
+    third = debugger.edit(ctx, second.id, [Edit(point="layer", value=1.0)], actor="ana")
+    lab.perform(ctx, third.job_id)
+    assert all_runs(ctx) == folders(ctx) == {first.id, second.id, others[1].id, third.id}
+    assert [each.id for each in debugger.get(ctx, third.id).ancestors] == [first.id, second.id]
 
 
 def test_files_that_are_gone_are_told_of(ctx: Context) -> None:

@@ -199,7 +199,7 @@ def test_inputs_are_edited_before_the_model_sees_them(look):
 )
 def test_edits_of_what_is_not_there_say_what_there_is(look, edit, sentence):
     said = look("Network", expect=inspected.refused, edits=(edit,))
-    assert said.code == "inspection_failed"
+    assert said.code == "edit_refused"
     assert re.search(sentence, said.message)
 
 

@@ -28,7 +28,7 @@ from control_plane.services.context import Context
 from control_plane.ui.components import speedscope_client
 from serving_agent.contract.profile import KeyFigures, Report
 from serving_agent.measurements import StageTimes
-from serving_agent.profiling import intervals, operators
+from serving_agent.profiling import intervals, operators, session
 from serving_agent.profiling.subject import Asked
 from tests.fakes import lab, profiles
 from tests.fakes.registry import open_home
@@ -106,6 +106,7 @@ def test_every_view_is_there(report: Report) -> None:
     assert [each.name for each in report.overheads] == ["operators", "functions", "samples"]
     assert all(each.plain_s > 0 and each.profiled_s > 0 for each in report.overheads)
     assert report.libraries["torch"]
+    assert session.LOW_PRIORITY in report.notes
 
 
 def test_speedscopes_file_fits_its_schema(ctx: Context, taken: ProfileView) -> None:
@@ -138,7 +139,8 @@ def test_the_page_stands_alone(ctx: Context, taken: ProfileView) -> None:
     assert "http" not in page.replace("http-equiv", "")
     assert "src=" not in page.replace("default-src", "")
     assert profiles.SLOW in page
-    assert "Flame: operators" in page
+    for part in ("Flame: operators", "Memory over time", "Rows a second (solid)"):
+        assert part in page
 
 
 def test_a_profile_compared_with_itself_differs_in_nothing(ctx: Context, taken: ProfileView) -> None:

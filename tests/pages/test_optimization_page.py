@@ -45,7 +45,7 @@ STATES = {
     "accepted": ("ACCEPTED", "3.40×", "3.90× smaller", "600 of 600 rows", "torchao"),
     "rejected": ("REJECTED", "right on 280 of 600", "No benefit", "asks for a reason"),
     "building": ("measure at batch 32", "60 %", "left"),
-    "queued": ("optimisation jobs run one at a time", "next in the queue"),
+    "queued": ("jobs that measure run one at a time", "next in the queue"),
     "failed": ("aten::foo has no ONNX counterpart", "Try another method."),
 }
 

@@ -8,9 +8,10 @@ import pytest
 import streamlit as st
 from sqlalchemy import select
 
+from control_plane.domain.job import Lane
 from control_plane.registry import session as sessions
 from control_plane.registry.tables import Agent
-from control_plane.services import profiling
+from control_plane.services import jobs, profile_folders, profiling
 from control_plane.services.context import Context
 from control_plane.ui import current
 from tests.fakes import seeded, seeded_profiles
@@ -79,6 +80,15 @@ def test_every_state_has_its_rendering(
     )
 
 
+def test_a_profile_without_its_files_can_be_deleted(filled: Context, open_page: OpenPage) -> None:
+    gone = seeded_profiles.add(filled, seeded_profiles.report())
+    (profile_folders.of_report(filled.settings, gone) / "report.json").unlink()
+    app = open_page("profiling", run=gone)
+    assert "are gone" in words(app)
+    app.button(key="profiling-delete").click().run()
+    assert profiling.search(filled).total == 0
+
+
 def test_profiles_are_listed_and_searched(ids: dict[str, str], open_page: OpenPage) -> None:
     del ids
     app = open_page("profiling")
@@ -109,5 +119,6 @@ def test_profiles_are_taken_as_the_form_says(filled: Context, open_page: OpenPag
             agent.rest_address = "127.0.0.1:1"
     live.button(key="profiling-start").click().run()
     (view,) = profiling.search(filled).items
+    assert jobs.get(filled, view.job_id).lane == Lane.LIVE
     assert (view.ref, view.endpoint, view.asked.requests) == ("digits@1", "digits", 200)
     assert "agent of digits" in words(live)

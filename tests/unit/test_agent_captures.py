@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -123,6 +124,7 @@ def test_old_inputs_go_before_any_output():
         for one in ring.page(0, 9).captures
     ]
     assert held == [(False, True), (False, True), (True, True), (True, True)]
+    assert [one.inputs[0].left_out for one in ring.page(0, 9).captures] == ["dropped", "dropped", "", ""]
 
 
 @settings(deadline=None)
@@ -154,6 +156,7 @@ def test_large_inputs_come_when_they_are_asked_for():
     ring.put(capture(inputs=SMALL_INPUT_BYTES + 1))
     small, large = ring.page(0, 9).captures
     assert (small.inputs[0].data is None, large.inputs[0].data is None) == (False, True)
+    assert (small.inputs[0].left_out, large.inputs[0].left_out) == ("", "page")
     assert large.inputs[0].shape == (SMALL_INPUT_BYTES + 1,)
     (whole,) = ring.page(1, 1, with_inputs=True).captures
     assert whole.inputs[0].data is not None
@@ -273,7 +276,23 @@ def test_sizes_are_those_of_the_raw_form(datatype, count):
 def test_what_is_too_large_is_kept_by_its_shape():
     large = OutputTensor("x", "UINT8", np.zeros(MAX_INPUT_BYTES + 1, np.uint8))
     (kept,) = rollout_recorder.captured((large,), MAX_INPUT_BYTES)
-    assert (kept.data, kept.shape) == (None, (MAX_INPUT_BYTES + 1,))
+    assert (kept.data, kept.shape, kept.left_out) == (None, (MAX_INPUT_BYTES + 1,), "too_large")
+    small = OutputTensor("y", "UINT8", np.zeros(1, np.uint8))
+    for redacted, why in ((("x",), ["redacted", ""]), (("y",), ["too_large", "redacted"])):
+        both = rollout_recorder.captured((large, small), MAX_INPUT_BYTES, redacted)
+        assert [each.left_out for each in both] == why
+
+
+def test_why_data_is_missing_stays_though_more_is_left_out():
+    ring = CaptureRing(1, max_bytes=SMALL_INPUT_BYTES + 1)
+    redacted = CapturedTensor(name="x", datatype="UINT8", shape=(1,), left_out="redacted")
+    large = tensor(SMALL_INPUT_BYTES + 1)
+    ring.put(msgspec.structs.replace(capture(), inputs=(redacted, large)))
+    (one,) = ring.page(0, 9).captures
+    assert [each.left_out for each in one.inputs] == ["redacted", "page"]
+    ring.put(capture(inputs=1))
+    dropped, _ = ring.page(0, 9).captures
+    assert [each.left_out for each in dropped.inputs] == ["redacted", "dropped"]
 
 
 def test_fingerprints_tell_apart_what_answers_depend_on():

@@ -7,12 +7,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from control_plane.cli import debug_output
+from control_plane.cli.output import Output
 from control_plane.debugging import comparing, kept, language, report, summary
 from control_plane.debugging.comparing import Inspected, figures
 from control_plane.debugging.kept import NotKeptError
@@ -34,6 +37,20 @@ def noisy(values: Any, share: float) -> Any:
     """*values* with an error of that share on each, the same every time."""
     error = np.random.default_rng(8).standard_normal(values.shape)
     return (values * (1 + share * error / np.sqrt((error**2).mean()))).astype(values.dtype)
+
+
+# values
+
+
+@pytest.mark.parametrize("place", [0, 7, 3 * 5 * 7 - 1])
+def test_the_first_nan_is_found_however_far_it_lies(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "SCANNED", 10)
+    values = np.zeros((3, 5, 7), np.float32)
+    values.flat[place] = math.nan
+    values[-1, -1, -1] = math.inf
+    assert kept.first_wrong(values) == np.unravel_index(place, values.shape)
+    assert kept.first_wrong(np.zeros((2, 0))) is None
+    assert kept.first_wrong(np.array([1, 2])) is None
 
 
 # figures
@@ -73,6 +90,9 @@ def test_numbers_at_the_ends_of_their_range_and_what_is_not_finite_are_compared(
     assert (same.equal, same.one_sided, same.sqnr_db, same.max_abs) == (True, False, None, 0.0)
     other = figures(nan, np.array([1.0, 2.0, np.inf]))
     assert (other.equal, other.one_sided) == (False, True)
+    for one, another in ((np.inf, np.nan), (np.inf, -np.inf), (np.nan, -np.inf)):
+        classes = figures(np.array([1.0, one]), np.array([1.0, another]))
+        assert (classes.equal, classes.one_sided) == (False, True), (one, another)
     nothing = figures(np.empty(0), np.empty(0))
     assert (nothing.equal, nothing.max_abs) == (True, None)
 
@@ -114,6 +134,38 @@ def test_runs_are_compared_layer_by_layer_and_stage_by_stage(tmp_path: Path) -> 
     assert (logits.shapes_differ, logits.problem) == (True, "shapes differ: A has shape [4, 4], B has [4, 3]")
 
 
+def test_a_cancelled_job_is_heard_between_pairs_and_between_tokens(tmp_path: Path) -> None:
+    class StopError(Exception):
+        pass
+
+    beats: list[None] = []
+
+    def beat() -> None:
+        beats.append(None)
+        if len(beats) == 2:
+            raise StopError
+
+    sides = [of_layers(tmp_path / side, dict.fromkeys("lmn", VALUES_32)) for side in "ab"]
+    with pytest.raises(StopError):
+        comparing.compare(*sides, beat)
+    beats.clear()
+    words = causal(tmp_path / "words", np.zeros((1, 3, 7), np.float32), np.zeros((1, 3), np.int64))
+    with pytest.raises(StopError):
+        language.score(words, None, beat)
+
+
+def test_a_module_of_a_graph_is_of_one_kind_where_its_operators_are(tmp_path: Path) -> None:
+    sides = []
+    for side, last in (("a", "Add"), ("b", "Sub")):
+        writer = Writer(tmp_path / side, level="node")
+        for module, kinds in (("fc", ("MatMul", last)), ("head", ("MatMul", "Add")), ("", ("Cast",))):
+            for at, kind in enumerate(kinds):
+                writer.point(f"{module}/{at}", VALUES_32, module=module, kind=kind)
+        sides.append(writer.write())
+    found = {pair.a: pair.same_kind for pair in comparing.compare(*sides).pairs}
+    assert found == {"fc/0": False, "fc/1": False, "head/0": True, "head/1": True, "/0": True}
+
+
 def test_quantised_integers_are_not_measured_against_floats(tmp_path: Path) -> None:
     a = of_layers(tmp_path / "a", {"l": VALUES_32})
     b = of_layers(tmp_path / "b", {"l": np.ones((4, 8), np.int8)})
@@ -129,8 +181,13 @@ def test_what_was_not_kept_or_is_damaged_is_told_and_never_read_as_something_els
     assert comparing.compare(a, b).pairs[0].problem.startswith("its elements cannot be read")
     writer = Writer(tmp_path / "c")
     lost = writer.tensor("x", VALUES_32, is_kept=False)
-    with pytest.raises(NotKeptError, match="were not kept"):
+    with pytest.raises(NotKeptError, match="were not kept") as refused:
         kept.elements(tmp_path / "c", lost)
+    assert "SIGNALBOX_DEBUG_RUN_BYTES" in (refused.value.next_step or "")
+    waves = msgspec.structs.replace(lost, not_read="Complex numbers are not kept.")
+    with pytest.raises(NotKeptError, match=r"^complex numbers are not kept$") as refused:
+        kept.elements(tmp_path / "c", waves)
+    assert refused.value.next_step is None, "no limit that is raised helps"
     texts = writer.tensor("t", np.array([["a", "é"]], dtype=object))
     empty = writer.tensor("e", np.empty((0, 3), np.int64))
     writer.write()
@@ -159,9 +216,12 @@ def test_tokens_have_the_probabilities_that_a_plain_softmax_gives(tmp_path: Path
     mask = np.ones((2, 4), np.int64)
     mask[1, 3] = 0
     a = causal(tmp_path / "a", logits, ids, attention_mask=mask)
-    b = causal(tmp_path / "b", other, ids)
+    its_ids = ids.copy()
+    its_ids[1, 3] = (ids[1, 3] + 1) % 7
+    b = causal(tmp_path / "b", other, its_ids)
     found = language.score(a, b)
     assert found is not None
+    assert found.note == ""
     assert (found.output, found.vocabulary, found.truncated) == ("logits", 7, False)
     assert len(found.tokens) == 7, "the masked position is left out"
     p = np.exp(logits.astype(np.float64)) / np.exp(logits.astype(np.float64)).sum(-1, keepdims=True)
@@ -183,6 +243,24 @@ def test_tokens_have_the_probabilities_that_a_plain_softmax_gives(tmp_path: Path
     assert alone is not None
     assert {(each.kl, each.top_b, each.logprob_b) for each in alone.tokens} == {(None, (), None)}
     assert alone.largest_kl is None
+
+
+def test_logits_of_other_tokens_are_not_scored_beside_those_of_a(tmp_path: Path) -> None:
+    logits, ids, mask = np.zeros((1, 4, 7), np.float32), np.array([[1, 2, 3, 4]]), np.ones((1, 4), np.int64)
+    a = causal(tmp_path / "a", logits, ids, attention_mask=mask)
+    masked = mask.copy()
+    masked[0, 3] = 0
+    for name, b, why in (
+        ("ids", (logits, ids[:, ::-1].copy(), mask), "it read other tokens than A, or masked others"),
+        ("mask", (logits, ids, masked), "it read other tokens than A, or masked others"),
+        ("shape", (np.zeros((1, 4, 9), np.float32), ids, mask), "its logits have shape [1, 4, 9]"),
+        ("none", (logits[..., 0], ids, mask), "it read no tokens, or gave no logits"),
+    ):
+        found = language.score(a, causal(tmp_path / name, b[0], b[1], attention_mask=b[2]))
+        assert found is not None
+        assert found.note == f"B has no figures: {why}."
+        assert {(each.kl, each.logprob_b, each.top_b) for each in found.tokens} == {(None, None, ())}
+        assert found.largest_kl is None
 
 
 def test_extreme_and_broken_logits_give_finite_figures_or_none(tmp_path: Path) -> None:
@@ -299,8 +377,6 @@ def test_the_html_report_stands_alone_and_runs_nothing(tmp_path: Path) -> None:
 
 
 def test_the_json_report_is_read_back_as_it_was(tmp_path: Path) -> None:
-    import msgspec
-
     exported = report.Exported(detail=detail(tmp_path), exported_at=12.5)
     assert report.read(msgspec.json.encode(exported)) == exported
     for bad in (b"", b"{}", b"\xff", msgspec.json.encode(exported).replace(b"run/1", b"run/9")):
@@ -320,13 +396,57 @@ def test_the_most_telling_thing_comes_first(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "nan")
     writer.point("ok", VALUES_32)
     writer.point("bad", np.array([np.nan], np.float32))
-    nan = writer.write().run
+    nan_side = writer.write()
+    nan = nan_side.run
     assert summary.summed_up("d@1", nan, "", None) == "d@1 has its first NaN or Inf at bad"
+    assert (
+        summary.summed_up("d@1", nan, "B is gone", None) == "d@1 has its first NaN or Inf at bad; B is gone"
+    )
+    same = comparing.compare(nan_side, nan_side)
+    assert summary.summed_up("d@1", nan, "", same) == (
+        "All layers that both have are equal; d@1 has its first NaN or Inf at bad"
+    )
     fine = of_layers(tmp_path / "fine", {"l": VALUES_32}).run
     assert summary.summed_up("d@1", fine, "", None) == "1 layer, all finite"
     assert summary.summed_up("d@1", fine, "B is gone", None) == "B is gone"
     nothing = Writer(tmp_path / "none", level="none").write(note="It is fused.").run
     assert summary.summed_up("d@1", nothing, "", None) == "It is fused."
+
+
+def test_a_side_that_stopped_is_told_before_the_layers_that_both_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides = []
+    for side in ("a", "b"):
+        writer = Writer(tmp_path / side)
+        writer.stage("inputs", image=VALUES_32)
+        writer.point("first", VALUES_32)
+        failure = Failure(type="ValueError", message="no", place="m.py:3 in forward", module="second")
+        writer.stage("predict", failure if side == "b" else None, logits=VALUES_32)
+        sides.append(writer.write())
+    a, b = sides
+    found = comparing.compare(a, b)
+    assert found.sentence.startswith("B stopped in predict; before that, all layers that both have are equal")
+    told = summary.summed_up("d@1", a.run, "", found, ("d@2", b.run))
+    assert told == "d@2 stopped in predict at second: ValueError: no"
+    view = {"id": "1", "a": "d@1", "b": "d@2", "summary": told, "edits": [
+        {"point": "first", "tensor": 0, "index": [None], "value": "nan"},
+    ]}  # fmt: skip
+    debug_output.run(
+        Output(as_json=False), {"view": view, "sides": [], "comparison": {"sentence": found.sentence}}
+    )
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[1:] == ["  edited: first[0][*] = nan", told, found.sentence]
+
+
+def test_versions_without_layers_are_compared_by_their_answers(tmp_path: Path) -> None:
+    sides = []
+    for side, share in (("a", 0.0), ("b", 0.01)):
+        writer = Writer(tmp_path / side, level="none")
+        writer.stage("predict", logits=noisy(VALUES_32, share))
+        sides.append(writer.write(note="It is fused."))
+    sentence = comparing.compare(*sides).sentence
+    assert sentence.startswith("No layer of one has a counterpart in the other; the SQNR of the answer is ")
 
 
 def test_drawn_bars_keep_what_is_rare() -> None:

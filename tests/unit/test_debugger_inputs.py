@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +17,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from control_plane.cli import debug_values
 from control_plane.debugging import inputs, pictures
-from control_plane.errors import InvalidInputError, SignalboxError, TooLargeError
+from control_plane.errors import InvalidInputError, NotFoundError, SignalboxError, TooLargeError
 from serving_agent import tensors
 from serving_agent.contract.capture import CapturedTensor
 from serving_agent.contract.signature import Signature, TensorSpec
+from serving_agent.errors import InvalidRequestError
 
 IMAGE = TensorSpec("image", "FP32", (-1, 3, 8, 8))
 WORDS = TensorSpec("words", "BYTES", (-1, 1))
@@ -80,6 +85,7 @@ def test_a_shape_that_does_not_fit_is_let_through_for_the_run_to_tell() -> None:
         ("text", "data must be a list"),
         ([[1, None]], "rows"),
         ([[1e300, 1]], "does not fit FP32"),
+        (json.loads("[" * 70 + "1" + "]" * 70), "70 dimensions, and may have 32 at most"),
     ],
 )
 def test_what_cannot_be_a_tensor_is_refused_by_the_inputs_name(value: Any, said: str) -> None:
@@ -141,6 +147,38 @@ def test_any_bytes_are_an_array_or_refused(content: bytes) -> None:
         inputs.of_image(content, "", takes(IMAGE))
     except SignalboxError:
         pass
+
+
+def test_what_would_become_too_large_is_refused_before_it_is_cast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("from_numbers", "from_values", "to_raw"):
+        monkeypatch.setattr(tensors, name, lambda *_: pytest.fail("it was cast"))
+    monkeypatch.setattr(inputs, "MAX_BYTES", 4000)
+    monkeypatch.setattr(inputs, "MAX_TEXTS", 100)
+    wide, words = takes(TensorSpec("x", "FP32", (-1,))), takes(TensorSpec("x", "BYTES", (-1,)))
+    cases = ((np.zeros(1001, np.int8), wide), (np.full(101, b"a"), words), (np.full(95, "a" * 10), words))
+    for given_array, signature in cases:
+        with pytest.raises(TooLargeError):
+            inputs.of_npy({"": npy(given_array)}, signature)
+    with pytest.raises(TooLargeError):
+        inputs.of_text("a", "", takes(TensorSpec("x", "BYTES", (10**12,))))
+
+
+@given(
+    st.sampled_from([np.int8, np.uint16, np.int32, np.int64, np.float16, np.float32, np.float64]).flatmap(
+        lambda kind: arrays.arrays(kind, 3)
+    ),
+    st.sampled_from(["FP16", "BF16", "FP32", "FP64"]),
+)
+def test_numbers_are_cast_as_through_the_widest_float(value: Any, datatype: str) -> None:
+    spec = TensorSpec("x", datatype, (-1,))
+    try:
+        expected = tensors.from_numbers(value.astype(np.float64), datatype, "x")
+    except InvalidRequestError:
+        with pytest.raises(InvalidInputError, match=f"does not fit {datatype}"):
+            inputs.of_npy({"": npy(value)}, takes(spec))
+        return
+    (found,) = inputs.of_npy({"": npy(value)}, takes(spec))
+    np.testing.assert_array_equal(array(found), expected)
 
 
 # pictures and texts
@@ -211,14 +249,20 @@ def test_random_inputs_are_bounded() -> None:
 
 
 def test_kept_requests_are_taken_in_the_signatures_order_or_refused() -> None:
-    def kept(name: str, datatype: str = "FP32", data: bytes | None = b"\0" * 8) -> CapturedTensor:
-        return CapturedTensor(name=name, datatype=datatype, shape=(1, 2), data=data)
+    def kept(
+        name: str, datatype: str = "FP32", data: bytes | None = b"\0" * 8, left_out: Any = ""
+    ) -> CapturedTensor:
+        return CapturedTensor(name=name, datatype=datatype, shape=(1, 2), data=data, left_out=left_out)
 
     signature = takes(ROWS, TensorSpec("more", "FP32", (-1, 2)))
     found = inputs.of_captured((kept("more"), kept("rows")), signature)
     assert [each.name for each in found] == ["rows", "more"]
     cases: tuple[tuple[Callable[[], Any], str], ...] = (
         (lambda: (kept("rows"), kept("more", data=None)), "data of input 'more' was not kept"),
+        *(
+            (partial(tuple, (kept("rows"), kept("more", data=None, left_out=why))), said)
+            for why, said in (("redacted", "redact"), ("too_large", "too large"), ("dropped", "newer"))
+        ),
         (lambda: (kept("rows"),), "input 'more' is missing"),
         (lambda: (kept("rows"), kept("x")), "unknown input 'x'"),
         (lambda: (kept("rows"), kept("more", "INT8")), "'more' must be FP32, not INT8"),
@@ -226,3 +270,25 @@ def test_kept_requests_are_taken_in_the_signatures_order_or_refused() -> None:
     for given_tensors, said in cases:
         with pytest.raises(InvalidInputError, match=said):
             inputs.of_captured(given_tensors(), signature)
+    with pytest.raises(InvalidInputError) as redacted:
+        inputs.of_captured((kept("rows"), kept("more", data=None, left_out="redacted")), signature)
+    assert "choose a later request" in str(redacted.value.next_step)
+    for why, whole in (("page", True), ("redacted", False), ("too_large", False), ("dropped", False)):
+        assert inputs.are_whole((kept("rows"), kept("more", data=None, left_out=why))) is whole
+    assert not inputs.are_whole(())
+    assert not inputs.are_whole((kept("rows", data=None),)), "an older agent does not say why"
+
+
+def test_the_command_line_takes_the_newest_whole_request_or_says_what_is_amiss() -> None:
+    where = {"endpoint": "digits", "agent": "a1", "why": "sampling"}
+    kept = [{**where, "seq": seq, "complete": seq != 3} for seq in (3, 2, 1)]
+    agents: Any = SimpleNamespace(get_list=lambda _: kept)
+    assert debug_values.captured(agents, "digits") == {"kind": "capture", **where, "seq": 2}
+    for left, said, next_step in (
+        (kept[:1], "digits keeps no request with all of its inputs", "redact"),
+        ([], "digits keeps no request", "start a rollout"),
+    ):
+        nothing: Any = SimpleNamespace(get_list=lambda _, left=left: left)
+        with pytest.raises(NotFoundError, match=f"^{said}$") as refused:
+            debug_values.captured(nothing, "digits")
+        assert next_step in str(refused.value.next_step)

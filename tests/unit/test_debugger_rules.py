@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -72,7 +73,9 @@ def test_what_is_broken_wins_over_what_falls_later_and_loses_to_what_fell_before
     broken = pair("bad", None, one_sided=True)
     pairs = [*line(45, 40), broken, *line(5)]
     assert divergence.diverge(pairs)[1] == divergence.Divergence(
-        pair=2, rule="broken", sentence="some of its elements are NaN or infinite on one side only"
+        pair=2,
+        rule="broken",
+        sentence="some of its elements are NaN or infinite on one side, and something else on the other",
     )
     found = divergence.diverge([*line(45, 10), broken])[1]
     assert found is not None
@@ -133,6 +136,49 @@ def test_what_a_comparison_comes_to_is_one_sentence() -> None:
     assert divergence.told([], None, None) == "No layer of one has a counterpart in the other"
     unknown = [pair("l0", None, problem="its elements were not kept")]
     assert divergence.told(unknown, None, None) == "No layer could be compared"
+    equal = pair("l0", None, equal=True)
+    assert divergence.told([equal], None, None) == "All layers that both have are equal"
+    assert divergence.told([equal, *unknown], None, None) == "All layers that could be compared are equal"
+    rounded = [equal, pair("l1", 140.0)]
+    assert divergence.told(rounded, None, None) == "All layers that both have are equal up to rounding"
+
+
+def test_a_layer_that_is_all_zero_in_a_alone_differs() -> None:
+    equal, dead = pair("l0", None, equal=True), pair("dead", None, max_abs=0.5)
+    assert divergence.diverge([dead, equal]) == (0, None)
+    assert divergence.told([dead, equal], 0, None) == (
+        "No layer stands out: they first differ at dead, which is all zero in A"
+    )
+    first, found = divergence.diverge([equal, pair("dead", None, max_abs=0.5, same_kind=True)])
+    assert first == 1
+    assert found is not None
+    assert (found.rule, found.sentence) == ("changes", "A is all zero, and everything before it is equal")
+    lost = divergence.diverge([equal, dead, pair("after", 3.0)])[1]
+    assert lost is not None
+    assert lost.sentence == "SQNR is 3.0 dB, and A is all zero wherever they differ before it"
+    assert divergence.diverge([pair("lost", None, max_abs=0.5, problem="not kept")]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([pair("predict/y", 12.0, a="predict"), pair("postprocess/y", 20.0, a="postprocess"),
+          pair("postprocess/z", 17.0, a="postprocess")], "; the SQNR of the answer is 17.0 dB"),
+        ([pair("predict/y", None, a="predict", equal=True)], "; the answers are equal"),
+        ([pair("predict/y", None, a="predict", max_abs=2.0)], "; the answers differ"),
+        (
+            [pair("predict/y", None, a="predict", one_sided=True)],
+            "; the answers hold other NaN or infinities",
+        ),
+        ([pair("predict/y", None, a="predict", shapes_differ=True)], "; the answers have other shapes"),
+        ([pair("predict/y", None, a="predict", problem="not kept")], ""),
+        ([pair("preprocess/x", 40.0, a="preprocess")], ""),
+    ],
+)  # fmt: skip
+def test_how_far_apart_the_answers_are_is_always_said(answers: list[Pair], told: str) -> None:
+    """Also of versions that show no layer, as compiled ones do."""
+    assert divergence.told([], None, None, answers) == f"No layer of one has a counterpart in the other{told}"
+    assert divergence.told(line(45, 38), 0, None, answers).endswith(f"38.0 dB SQNR{told}")
 
 
 # alignment
@@ -215,7 +261,7 @@ def test_breakpoints_stop_at_the_next_point_that_meets_them() -> None:
         Point(id="d", kind="Fused", not_captured="It is fused."),
     )
     cases = {
-        "nan": 1, "inf": 2, "nonfinite": 1, "|x| > 2.5": 0, "|x|>3": None, "[1, *]": 2, "[*,3]": 0, "b.*": 1,
+        "nan": 1, "inf": 2, "nonfinite": 1, "|x| > 2.5": 0, "|x|>3": 2, "[1, *]": 2, "[*,3]": 0, "b.*": 1,
         "ReLU": 1, "d": 3, "e": None,
     }  # fmt: skip
     for text, place in cases.items():
@@ -269,14 +315,13 @@ def test_edits_must_name_what_the_run_has() -> None:
         (Edit(point="a", index=(-1, 0)), "place -1"),
         (Edit(point="a", index=(0,)), "2 dimensions, and the edit names 1"),
         (Edit(point="t"), "texts"),
-        (Edit(point="postprocess"), "nothing comes after it"),
     ):
         with pytest.raises(InvalidInputError, match=said.replace("[", r"\[")):
             edits.check_targets([bad], seen)
 
 
 def test_malformed_edits_are_refused() -> None:
-    for bad in (Edit(point=""), Edit(point="a\0"), Edit(point="a", value=math.nan), Edit(point="a" * 2000)):
+    for bad in (Edit(point=""), Edit(point="a\0"), Edit(point="postprocess"), Edit(point="a" * 2000)):
         with pytest.raises(InvalidInputError):
             edits.checked([bad])
     with pytest.raises(InvalidInputError, match="100 edits at most"):
@@ -290,13 +335,16 @@ def test_malformed_edits_are_refused() -> None:
     st.from_regex(r"[a-z][a-z0-9_.#]{0,20}", fullmatch=True),
     st.one_of(st.integers(0, 9), st.sampled_from(["image", "logits"])),
     st.lists(st.one_of(st.none(), st.integers(0, 999)), max_size=4).map(tuple),
-    st.floats(allow_nan=False, allow_infinity=False),
+    st.floats(),
 )
 def test_edits_are_read_as_they_are_written(
     name: str, which: int | str, index: tuple[int | None, ...], value: float
 ) -> None:
     wanted = Edit(point=name, tensor=which, index=index, value=value)
     assert edits.parse(edits.written(wanted)) == wanted
+    assert msgspec.json.decode(msgspec.json.encode(wanted), type=Edit) == wanted, "NaN and Inf are words"
+    assert wanted.number == value or (math.isnan(wanted.number) and math.isnan(value))
+    assert edits.checked([wanted]) == (wanted,)
 
 
 # parts of tensors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import warnings
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from serving_agent.contract.inspection import Edit
 from serving_agent.contract.options import Execution
 from serving_agent.contract.signature import Signature, TensorSpec
 from serving_agent.formats import catalog as formats
-from serving_agent.inspection import edits, places, points, structures, summaries
+from serving_agent.inspection import edits, places, points, steps, structures, summaries
 from serving_agent.inspection.captures import lab_wrappers, nothing, onnx_graph, onnx_model
 from serving_agent.inspection.captures.module_groups import OUTSIDE, Level, Part, groups, is_whole, returned
 from serving_agent.inspection.captures.script_interpreter import Interpreter, ModuleAt, source_of
@@ -89,6 +90,22 @@ def test_complex_numbers_are_counted_and_not_kept(values):
     summary = summaries.Summaries(values).of("output", tensor.conj())
     assert (summary.datatype, summary.elements) == ("complex64", 4)
     assert (summary.zeros, summary.nan, summary.inf, summary.low, summary.offset) == (1, 1, 1, None, None)
+
+
+def test_what_handlers_keep_in_arrays_of_other_types_is_told_of(values):
+    """A handler's own steps may hold anything: recording must not fail where serving does not."""
+    held = {
+        "spectrum": np.array([1 + 1j, 0], np.complex64),
+        "words": np.array(["ab", "c"]),
+        "when": np.array(["2026-01-01"], "datetime64[D]"),
+        "wide": np.zeros(3, np.longdouble),
+    }
+    told = {each.name: each for each in steps.summed_up(summaries.Summaries(values), held)}
+    assert told.keys() == held.keys()
+    assert (told["spectrum"].zeros, told["spectrum"].not_read) == (1, summaries.COMPLEX)
+    assert (told["words"].datatype, told["words"].kept_datatype) == ("BYTES", "BYTES")
+    assert told["when"].not_read == "Its elements are of type datetime64[D], which is not read."
+    assert told["wide"].not_read.startswith("Its elements are of type ")
 
 
 def test_nothing_but_nan_has_no_extremes(values):
@@ -162,6 +179,10 @@ def test_a_cache_of_keys_and_values_is_looked_into():
         (torch.zeros(2, dtype=torch.uint8), 300.0, "300 does not fit a tensor of integers 0 to 255"),
         (torch.zeros(2, dtype=torch.int32), 1.5, "1.5 is no whole number"),
         (np.array([b"a"], dtype=object), 1.0, "texts cannot be edited in place"),
+        (torch.zeros(2, dtype=torch.int32), math.nan, "nan is no whole number|nan does not fit"),
+        (torch.zeros(2, dtype=torch.bool), math.inf, "inf is no whole number"),
+        (np.zeros(2, dtype=np.uint8), -math.inf, "-inf does not fit"),
+        (quantised([[0.0] * 2], 0.5, 0, torch.quint8), math.nan, "a quantised tensor holds no nan"),
     ],
 )
 def test_elements_that_do_not_fit_are_refused(tensor, value, sentence):
@@ -185,6 +206,13 @@ def test_an_edit_changes_its_elements_in_memory_of_their_own(tensor):
     assert changed.dtype == tensor.dtype
     before = tensor.dequantize() if getattr(tensor, "is_quantized", False) else tensor
     assert not before.any()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("tensor", [torch.zeros(2), torch.zeros(2).bfloat16(), np.zeros(2, np.float16)])
+def test_what_is_not_finite_can_be_planted(tensor, value):
+    changed = edits.edited(tensor, Edit(point="p", index=(1,), value=value))
+    assert str(changed.tolist()) == str([0.0, value])
 
 
 class Winding(nn.Module):
@@ -432,6 +460,16 @@ def test_points_have_a_bound(values, monkeypatch):
     assert told.points[0].not_captured == "It returned nothing, which holds no tensor."
     assert told.notes == ["Only the first 2 points of the run are shown."]
     assert told.names == ["loop", "loop#1", "loop#2"]
+
+
+def test_tensors_of_all_points_have_a_bound(values, monkeypatch):
+    monkeypatch.setattr(points, "MOST_TENSORS", 3)
+    told = points.Points(summaries.Summaries(values), edits.Edits(()), lambda count: None)
+    for _ in range(3):
+        told.record(points.Seen(module="loop", kind="Cell"), (torch.zeros(1), torch.ones(1)))
+    assert [len(point.outputs) for point in told.points] == [2, 1, 0]
+    assert [point.not_captured for point in told.points] == ["", "", *told.notes]
+    assert told.notes == ["Only the first 3 tensors of the run are shown."]
 
 
 def test_metadata_of_the_exporter_tells_module_and_source():

@@ -63,4 +63,5 @@ def test_lanes_name_kinds_that_exist() -> None:
     assert {kind: lane_of(kind) for kind in catalog.names() if kind in LAB_KINDS} == dict.fromkeys(
         LAB_KINDS, Lane.LAB
     )
+    assert lane_of("profile_live") is Lane.LIVE, "it only listens: it waits for nothing that measures"
     assert lane_of("gates") is lane_of("unheard of") is Lane.MAIN

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from control_plane.domain import profile_comparison, profile_summary
 from control_plane.optimization import catalog
+from control_plane.services import profile_drawings
 from control_plane.ui.viewmodels import profiling as views
 from control_plane.ui.viewmodels import profiling_flames as flames
 from serving_agent.contract.profile import Flame, FlameNode, KeyFigures, Layer, Operator, Report
@@ -123,9 +124,68 @@ def test_what_became_slower_comes_first_with_its_sign() -> None:
 
 
 def test_what_only_one_report_has_took_no_time_in_the_other() -> None:
-    found = profile_comparison.compare(report(layers=()), report())
-    assert {(each.a_s, each.ratio) for each in found.layers} == {(0.0, None)}
+    found = profile_comparison.compare(report(layers=report().layers[1:]), report())
+    assert next((each.name, each.a_s, each.ratio) for each in found.layers) == ("encoder.1", 0.0, None)
     assert views.difference_rows(found.layers)[0]["B / A"] == "new"
+
+
+def test_what_one_side_did_not_measure_is_not_compared() -> None:
+    live = report(source="agent", layers=(), operators=(), stages=(*report().stages, times("queue", 1.0)))
+    found = profile_comparison.compare(report(functions=()), live)
+    assert found.layers == found.operators == found.functions == ()
+    assert found.notes == (
+        "The layers are not compared: they were not measured in B",
+        "The operators are not compared: they were not measured in B",
+        "The functions are not compared: they were not measured in A",
+    )
+    queue = views.difference_rows(found.stages)[-1]
+    assert (queue["A"], queue["B − A"], queue["B / A"], queue["Change"].word) == ("–", "–", "–", "Not known")
+
+
+def test_what_a_cut_table_does_not_hold_is_not_known() -> None:
+    def made(name: str, count: int) -> tuple[Operator, ...]:
+        return tuple(
+            Operator(name=f"{name}{at}", shapes="", calls=1, self_s=1.0, total_s=1.0) for at in range(count)
+        )
+
+    found = profile_comparison.compare(report(operators=made("a", 300)), report(operators=made("b", 2)))
+    told = {each.name: (each.a_s, each.b_s) for each in found.operators}
+    assert told["b0"] == (None, pytest.approx(0.1))
+    assert told["a0"] == (pytest.approx(0.1), 0.0)
+
+
+def test_samples_of_live_agents_are_seconds_at_work_for_one_request() -> None:
+    busy = Flame(name="samples · inference", nodes=(node("f", -1, 2.0, 2.0),), total_s=2.0)
+    key = KeyFigures(requests=10, batch=0, wall_s=5.0)
+    slower = report(source="agent", key=key, flames=(busy,))
+    quicker = report(source="agent", key=msgspec.structs.replace(key, requests=40), flames=(busy,))
+    (both,) = profile_comparison.compare(slower, quicker).flames
+    assert (both.nodes[0].a_self_s, both.nodes[0].b_self_s) == (pytest.approx(0.2), pytest.approx(0.05))
+
+
+def test_live_reports_offer_a_next_step() -> None:
+    hints = profile_summary.summarise(report(source="agent"), methods=(), live=True).hints
+    (hint,) = [each for each in hints if each.profiles_version]
+    assert views.hint_label(hint) == "Profile the version"
+    assert views.hint_link("digits@1", hint) == "/profiling?version=digits%401"
+    assert not any(each.profiles_version for each in profile_summary.summarise(report(), methods=ALL).hints)
+
+
+def test_on_a_gpu_operators_tell_what_layers_cannot() -> None:
+    key = msgspec.structs.replace(report().key, device="cuda:0")
+    on_gpu = Operator(name="aten::mm", shapes="", calls=1, self_s=0.1, total_s=0.1, device_self_s=0.8)
+    launch = Operator(name="aten::t", shapes="", calls=1, self_s=0.1, total_s=0.1)
+    made = report(key=key, operators=(on_gpu, launch))
+    assert largest(made) == ("aten::mm", pytest.approx(0.9))
+    assert {cost.kind for cost in profile_summary.largest_costs(made)} <= {"operator", "stage"}
+
+
+def test_the_page_to_keep_draws_memory_and_the_sweep() -> None:
+    page = profile_drawings.memory(report()) + profile_drawings.sweep(report())
+    assert page.count("<svg") == 2
+    for part in ("4 KiB", "2 ms", "Rows a second (solid)", "circle", ">32<"):
+        assert part in page, part
+    assert profile_drawings.memory(report(memory=())) == profile_drawings.sweep(report(sweep=())) == ""
 
 
 @st.composite

@@ -56,9 +56,9 @@ def test_a_flame_view_keeps_the_time_of_what_is_too_small_to_draw(found, smalles
 
 @given(st.lists(st.tuples(st.lists(st.sampled_from("abcd"), min_size=1, max_size=6), st.integers(1, 9))))
 def test_stacks_make_a_tree_of_the_same_weight(stacks):
-    tree = intervals.stacked([(frames, float(weight)) for frames, weight in stacks])
+    tree = intervals.stacked([(frames, float(weight), weight) for frames, weight in stacks])
     whole = sum(weight for _, weight in stacks)
-    assert sum(root.total for root in tree) == whole
+    assert sum(root.total for root in tree) == sum(root.calls for root in tree) == whole
     assert sum(node.self_s for node in intervals.flattened(tree, 0.0, 10_000)) == whole
 
 
@@ -251,10 +251,10 @@ SAMPLES = Samples(
 def test_samples_become_a_flame_without_the_profilers_own_frames():
     (flame,) = views.flames_of(SAMPLES)
     assert flame.name == "samples · inference"
-    assert [(node.name, node.parent, round(node.total_s, 6)) for node in flame.nodes] == [
-        ("f (b.py:3)", -1, 0.03),
-        ("main (a.py:1)", -1, 0.01),
-        ("f (b.py:3)", 1, 0.01),
+    assert [(node.name, node.parent, round(node.total_s, 6), node.calls) for node in flame.nodes] == [
+        ("f (b.py:3)", -1, 0.03, 3),
+        ("main (a.py:1)", -1, 0.01, 1),
+        ("f (b.py:3)", 1, 0.01, 1),
     ]
 
 

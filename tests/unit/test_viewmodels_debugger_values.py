@@ -89,8 +89,6 @@ def test_values_as_arrays() -> None:
     assert values.grid(part(3.0)).tolist() == [[3.0]]
     assert values.grid(part(np.zeros((1, 1, 2, 3)))).shape == (2, 3)
     assert values.text_of(values.array(part(np.array(["a", "b"], dtype=object)))) == ["a", "b"]
-    assert values.first_wrong(np.array([[0.0, 1.0], [math.inf, math.nan]])) == (1, 0)
-    assert values.first_wrong(np.array([1, 2])) is None
 
 
 def test_attention_is_told_by_its_sums() -> None:

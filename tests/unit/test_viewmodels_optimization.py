@@ -395,7 +395,7 @@ def job(**changes: Any) -> JobView:
 def test_a_waiting_job_says_its_place() -> None:
     assert jobs.title(job()) == "Optimise digits@1 by bf16"
     assert jobs.parent_ref(job()) == "digits@1"
-    assert jobs.progress_words(job()) == "waiting: optimisation jobs run one at a time · 2 jobs before it"
+    assert jobs.progress_words(job()) == "waiting: jobs that measure run one at a time · 2 jobs before it"
     assert jobs.progress_words(job(ahead=0, lane="main")) == "waiting for a free worker · next in the queue"
     assert jobs.progress_words(job(ahead=None, lane="main")) == "waiting for a free worker"
     assert jobs.title(job(kind="import_nemo_rl", subject="x")) == "Import nemo rl x"

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from control_plane.debugging import comparing, kept, language, summary
+from control_plane.debugging import comparing, kept, language, served, summary
 from control_plane.debugging.comparing import Inspected
+from control_plane.debugging.kept import NotKeptError
 from control_plane.domain.debugging import DEBUG, DebugOrder
 from control_plane.domain.divergence import Comparison
 from control_plane.domain.views import Reason
@@ -28,6 +29,7 @@ from serving_agent.contract.inspection import Edit, InspectionOrder
 
 COMPARE: Final = 0.95
 """Share of the work that is done when both sides are inspected."""
+SHORTER: Final = "Run it on a shorter input: every call of a layer is recorded."
 
 
 class Debug:
@@ -75,6 +77,7 @@ class _Work:
         self._ctx, self._run_id, self._plan, self._progress = ctx, run_id, plan, progress
         self._folder = debug_folders.of_run(ctx.settings, run_id)
         self._problems: dict[str, Reason] = {}
+        self._seen: dict[str, Inspected] = {}
 
     def do(self) -> str:
         """Everything; what came of it in one sentence."""
@@ -116,8 +119,11 @@ class _Work:
                 lambda done: self._progress(stage, start + (end - start) * done),
                 self._ctx.settings.debug_timeout_s,
             )
+            self._seen[side] = Inspected(kept.read_run(out), out)
         except NotInspectedError as error:
             problem = error.reason
+        except NotKeptError as error:
+            problem = Reason("inspection_failed", f"{ref} cannot be shown: {error}", SHORTER)
         except SignalboxError as error:
             problem = Reason(error.code, error.message, error.next_step)
         if problem is not None:
@@ -142,28 +148,27 @@ class _Work:
             edits=edits,
             out=str(out),
             keep_bytes=settings.debug_run_bytes // len(self._plan.sides()),
-            memory_bytes=limits.memory_bytes(settings.agent_memory),
+            memory_bytes=limits.spare_bytes(settings.agent_memory),
         )
 
     def _work_out(self) -> str:
         """Write what can be worked out of what was seen; the run in one sentence."""
-        seen = {side: self._inspected(side) for side, _, _ in self._plan.sides()}
-        a, b = seen["a"], seen.get("b")
+        a, b = self._seen.get("a"), self._seen.get("b")
         comparison: Comparison | None = None
         if a is not None and b is not None:
-            comparison = comparing.compare(a, b)
+            comparison = comparing.compare(a, b, lambda: self._progress("compare", COMPARE))
             self._write(debug_folders.COMPARISON, comparison)
-        tokens = language.score(a, b) if a is not None else None
+        tokens = None
+        if a is not None:
+            tokens = language.score(a, b, lambda: self._progress("score the tokens", COMPARE))
         if tokens is not None:
             self._write(debug_folders.TOKENS, tokens)
+        answer = debug_folders.read_answer(self._ctx.settings, self._run_id)
+        if a is not None and answer is not None and answer.by == self._plan.a:
+            self._write(debug_folders.SERVED, served.compare(answer.outputs, a.run, a.folder))
         problem = next((reason.message for reason in self._problems.values()), "")
-        return summary.summed_up(self._plan.a, a.run if a is not None else None, problem, comparison)
-
-    def _inspected(self, side: str) -> Inspected | None:
-        if side in self._problems:
-            return None
-        folder = self._folder / side
-        return Inspected(kept.read_run(folder), folder)
+        beside = (self._plan.b, b.run) if self._plan.b and b is not None else None
+        return summary.summed_up(self._plan.a, a.run if a is not None else None, problem, comparison, beside)
 
     def _write(self, name: str, found: msgspec.Struct) -> None:
         (self._folder / name).write_bytes(msgspec.json.encode(found))

@@ -1,7 +1,8 @@
-"""`profile`: takes a profile of a version, or of the serving agent of an endpoint, and keeps its report."""
+"""`profile`: takes a profile of a version, or as `profile_live` of an agent; keeps its report."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,7 +80,7 @@ def _version(ctx: Context, order: ProfileOrder, out: Path, progress: Progress) -
         sweep=wish.sweep,
         rate_hz=wish.rate_hz,
         out=str(out),
-        threads=wish.threads,
+        threads=min(wish.threads, os.cpu_count() or 1),  # more would only take turns
         memory_bytes=limits.memory_bytes(settings.agent_memory),
     )
     return profiling.of_version(asked, settings.child_environment(), progress)

@@ -177,7 +177,7 @@ def edit_words(edit: Edit) -> str:
         if isinstance(edit.tensor, str)
         else (f" output {edit.tensor}" if edit.tensor else "")
     )
-    return f"{edit.point}{which} {index_words(edit.index)} = {tensors.number(edit.value)}"
+    return f"{edit.point}{which} {index_words(edit.index)} = {tensors.number(edit.number)}"
 
 
 def edits_words(edits: Sequence[Edit]) -> str:

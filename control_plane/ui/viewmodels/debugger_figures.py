@@ -130,7 +130,8 @@ def _height(rows: int) -> int:
 def _names(tokens: Sequence[str], at: int, size: int) -> list[str]:
     found = list(tokens[at : at + size])
     return [
-        f"{at + place} {found[place]}" if place < len(found) else str(at + place) for place in range(size)
+        f"{at + place} {_plain(found[place])}" if place < len(found) else str(at + place)
+        for place in range(size)
     ]
 
 
@@ -184,9 +185,10 @@ def sqnr_line(comparison: Comparison, side: str, view: str, here: int | None) ->
             "x": x,
             "y": y,
             "customdata": ids,
+            "text": [_plain(each) for each in ids],
             "line": {"color": A, "width": 1.6},
             "marker": {"size": 5, "color": A},
-            "hovertemplate": "%{customdata}<br>SQNR %{y:.1f} dB<extra></extra>",
+            "hovertemplate": "%{text}<br>SQNR %{y:.1f} dB<extra></extra>",
         }
     ]
     places = {pair.index_a if side == "a" else pair.index_b: at for at, pair in enumerate(known)}
@@ -207,7 +209,7 @@ def sqnr_line(comparison: Comparison, side: str, view: str, here: int | None) ->
         {
             "xaxis": {
                 "tickvals": x[::step],
-                "ticktext": [_short(pair.name) for pair in known[::step]],
+                "ticktext": [_plain(_short(pair.name)) for pair in known[::step]],
                 "showgrid": False,
                 "range": [-0.6, max(0.6, len(known) - 0.4)],
             },

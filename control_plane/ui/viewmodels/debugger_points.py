@@ -218,7 +218,7 @@ def pair_facts(pair: Pair, side: Side) -> tuple[tuple[str, str], ...]:
         ("largest difference", said["max_abs"]),
         ("mean difference", "0" if pair.equal else tensors.number(pair.mean_abs)),
         ("cosine", said["cosine"] or quantities.NOTHING),
-        ("SQNR", "equal, bit for bit" if pair.equal else said["sqnr"]),
+        ("SQNR", "equal" if pair.equal else said["sqnr"]),
     )
 
 

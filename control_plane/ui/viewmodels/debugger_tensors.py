@@ -144,6 +144,8 @@ def not_kept(tensor: TensorSummary) -> str:
     """Why the elements of *tensor* cannot be looked at; "" where they can."""
     if tensor.offset is not None:
         return ""
+    if tensor.not_read:
+        return tensor.not_read
     return (
         f"Its {quantities.count(tensor.elements, 'element')} were not kept: the run's values reached their "
         "size limit before it. Its figures are of all elements."

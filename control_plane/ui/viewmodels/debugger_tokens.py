@@ -83,7 +83,8 @@ def summary(scores: TokenScores, row: int) -> str:
     if far is not None:
         parts.append(f"farthest apart after position {far.position}, KL {number(far.kl)} nats")
     said = " · ".join(parts) + "."
-    return said + (" Later positions were left out." if scores.truncated else "")
+    left_out = "Later positions were left out." if scores.truncated else ""
+    return " ".join(filter(None, (said, left_out, scores.note)))
 
 
 def candidate_rows(scores: TokenScores, row: int, here: int, *, compared: bool) -> list[dict[str, object]]:

@@ -164,14 +164,6 @@ def image_of(values: Array) -> str | None:
     return picture.data_url(first.tolist(), (channels, height, width))
 
 
-def first_wrong(values: Array) -> tuple[int, ...] | None:
-    """Where the first NaN or infinity is; None where all is finite."""
-    if values.dtype.kind != "f":
-        return None
-    places = np.argwhere(~np.isfinite(values))
-    return tuple(int(each) for each in places[0]) if len(places) else None
-
-
 def index_words(index: Sequence[int | None]) -> str:
     """A place: (0, None, 3) → "[0, :, 3]"; the whole tensor is "all elements"."""
     if not index or all(each is None for each in index):

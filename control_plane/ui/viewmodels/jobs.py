@@ -6,18 +6,27 @@ from typing import Final
 
 from control_plane.domain.job import FINAL_STATES, JobState, Lane
 from control_plane.domain.optimization_orders import AUTOTUNE, OPTIMIZE, REGISTER
-from control_plane.domain.profile import PROFILE
+from control_plane.domain.profile import PROFILE, PROFILE_LIVE
 from control_plane.domain.views import JobView
 from control_plane.ui.viewmodels import quantities
 
-_TITLES: Final = {AUTOTUNE: "Autotune", OPTIMIZE: "Optimise", REGISTER: "Register", PROFILE: "Profile"}
+_TITLES: Final = {
+    AUTOTUNE: "Autotune",
+    OPTIMIZE: "Optimise",
+    REGISTER: "Register",
+    PROFILE: "Profile",
+    PROFILE_LIVE: "Profile",
+}
 _WAITS: Final = {
     Lane.MAIN: "waiting for a free worker",
-    Lane.LAB: "waiting: optimisation jobs run one at a time",
+    Lane.LAB: "waiting: jobs that measure run one at a time",
     Lane.DEBUG: "waiting: runs of the debugger go one at a time",
+    Lane.LIVE: "waiting: live agents are profiled one at a time",
 }
 LAB_KINDS: Final = (AUTOTUNE, OPTIMIZE)
 """Kinds of jobs whose result the optimisation page shows."""
+PROFILE_KINDS: Final = (PROFILE, PROFILE_LIVE)
+"""Kinds of jobs whose result the profiling page shows."""
 
 
 def kind_words(kind: str) -> str:

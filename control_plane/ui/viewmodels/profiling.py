@@ -86,10 +86,17 @@ def cost_bars(costs: Sequence[Cost]) -> list[tuple[str, float, str]]:
 
 
 def hint_link(ref: str, hint: Hint) -> str | None:
-    """Where the hint's method is tried; None for what people set themselves."""
+    """Where what the hint names is done; None for what people set themselves."""
+    if hint.profiles_version:
+        return "/profiling?" + urlencode({"version": ref})
     if hint.method is None:
         return None
     return "/optimization?" + urlencode({"version": ref, "method": hint.method})
+
+
+def hint_label(hint: Hint) -> str:
+    """What the hint's link says."""
+    return f"Try {hint.method}" if hint.method is not None else "Profile the version"
 
 
 def stage_rows(report: Report) -> list[Row]:
@@ -299,10 +306,10 @@ def difference_rows(found: Sequence[Difference]) -> list[Row]:
     return [
         {
             "Name": each.name,
-            "A": duration(each.a_s),
-            "B": duration(each.b_s),
-            "B − A": signed(each.delta_s),
-            "B / A": f"{each.ratio:.2f}×" if each.ratio is not None else "new",
+            "A": _known(each.a_s),
+            "B": _known(each.b_s),
+            "B − A": signed(each.delta_s) if each.delta_s is not None else quantities.NOTHING,
+            "B / A": _times_as_long(each),
             "Change": _change(each),
         }
         for each in found[:SHOWN]
@@ -310,7 +317,15 @@ def difference_rows(found: Sequence[Difference]) -> list[Row]:
     ]
 
 
+def _times_as_long(each: Difference) -> str:
+    if each.delta_s is None:
+        return quantities.NOTHING
+    return f"{each.ratio:.2f}×" if each.ratio is not None else "new"
+
+
 def _change(each: Difference) -> Badge:
+    if each.delta_s is None:
+        return Badge("○", "Not known", "idle")
     if each.ratio is not None and 0.95 <= each.ratio <= 1.05:
         return Badge("○", "Same", "idle")
     return Badge("▲", "Slower", "warn") if each.delta_s > 0 else Badge("▼", "Faster", "good")
@@ -321,8 +336,8 @@ def comparison_words(a: ProfileView, b: ProfileView, found: Comparison) -> str:
     wall = found.wall
     ratio = f" ({wall.ratio:.2f}×)" if wall.ratio is not None else ""
     return (
-        f"A: {a.title}, {duration(wall.a_s)} a request. B: {b.title}, {duration(wall.b_s)}: "
-        f"{signed(wall.delta_s)}{ratio}."
+        f"A: {a.title}, {_known(wall.a_s)} a request. B: {b.title}, {_known(wall.b_s)}: "
+        f"{signed(wall.delta_s or 0.0)}{ratio}."
     )
 
 
