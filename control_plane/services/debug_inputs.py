@@ -169,7 +169,7 @@ def _captured(ctx: Context, source: CaptureSource) -> tuple[Capture, str]:
     """The kept request, and the version that answered it."""
     with sessions.read(ctx.engine) as session:
         agents = {
-            row.id: (row.rest_address, str(row.spec["version_ref"]))
+            row.id: (row.rest_address, str(row.spec.get("version_ref", "")))
             for row in _agents(session, source.endpoint)
         }
     address, by = agents.get(source.agent, (None, ""))
