@@ -377,9 +377,10 @@ def test_clients_are_answered_while_gates_ask(ctx: Context, served: Fleet) -> No
     row = {"input": gated_rollouts.examples(1)[0].inputs}
     slowest: list[float] = []
     over = threading.Event()
+    agent = served["stable"].agent  # before the thread: whoever asks first starts it
 
     def client() -> None:
-        with served["stable"].agent.http as http:
+        with agent.http as http:
             while not over.is_set():
                 started = time.monotonic()
                 assert http.post("/predict", json=row).is_success
