@@ -26,7 +26,7 @@ MANY = 500_000
 def within_a_second() -> Iterator[None]:
     begun = time.process_time()
     yield
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 10
 
 
 def stored(items: int = 4, *more: Any) -> Persistent:

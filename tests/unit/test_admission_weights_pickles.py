@@ -365,7 +365,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_no_64_kib_take_a_second(case: str) -> None:
+def test_no_64_kib_take_long(case: str) -> None:
     begun = time.process_time()
     try:
         choose(Items([("_" * 65_000, items(w=plain())), ("optim." * 10_000, plain())]), STEPS)
@@ -373,7 +373,7 @@ def test_no_64_kib_take_a_second(case: str) -> None:
         choose(items(model=root, w=plain()), 4 * 65_536)
     except (NotAPickleError, TooLargeError, MalformedError, SameNameError):
         pass
-    assert time.process_time() - begun < 1
+    assert time.process_time() - begun < 10, "of the processor: what grows with the square takes minutes"
 
 
 # NumPy's headers

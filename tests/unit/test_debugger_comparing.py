@@ -433,7 +433,8 @@ def test_a_side_that_stopped_is_told_before_the_layers_that_both_have(
         {"point": "first", "tensor": 0, "index": [None], "value": "nan"},
     ]}  # fmt: skip
     debug_output.run(
-        Output(as_json=False), {"view": view, "sides": [], "comparison": {"sentence": found.sentence}}
+        Output(as_json=False),
+        {"view": view, "sides": [], "comparison": {"sentence": found.sentence}, "served": None},
     )
     shown = capsys.readouterr().out.splitlines()
     assert shown[1:] == ["  edited: first[0][*] = nan", told, found.sentence]
