@@ -7,16 +7,21 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
 from control_plane.services import profiling
 from control_plane.services.context import Context
+from serving_agent.contract import profile
 from tests.browser.conftest import OpenTab
 from tests.fakes import dashboard, lab, profiles, seeded_profiles
 from tests.fakes.dashboard import Dashboard
+from tests.fakes.load import Load
 from tests.fakes.registry import open_home
+from tests.fakes.stack import Stack
 
 pytestmark = pytest.mark.timeout(300)
 TAB = '[data-testid="stTab"]'
@@ -66,6 +71,37 @@ def test_a_profile_is_taken_and_every_file_of_it_opened_again(
     expect(speedscope.get_by_text("Something went wrong")).to_have_count(0)
     assert tab.errors == []
     assert tab.foreign == []
+
+
+def test_a_loaded_endpoint_is_profiled_without_a_failed_request(
+    stack: Stack, digits: list[dict[str, Any]], open_tab: OpenTab
+) -> None:
+    before = stack.deploy("profiled", "digits@1", handler="tensor")
+    base = f"{stack.settings.gateway_url}/e/profiled"
+    tab = open_tab(stack.settings.web_url)
+    page = tab.open("/profiling?endpoint=profiled")
+
+    def has_ten_scores(answer: dict[str, Any]) -> None:
+        assert len(answer["predictions"][0]) == 10
+
+    body = {"input": [digits[0]["inputs"]["image"]]}
+    with Load(f"{base}/predict", body, has_ten_scores, threads=2) as traffic:
+        traffic.wait_for_more(10)
+        page.get_by_role("spinbutton", name="Requests").fill("100")
+        page.get_by_role("spinbutton", name="Requests").press("Enter")
+        page.get_by_role("button", name="Take profile").click()
+        page.wait_for_url(re.compile(r"\?run=[0-9a-f]{32}"))
+        expect(page.locator(".sb-head")).to_contain_text("Succeeded", timeout=120_000)
+        traffic.wait_for_more(10)
+    assert traffic.failures == []
+    expect(page.get_by_role("table").filter(has_text="Queue").first).to_contain_text("Encode")
+    report = stack.api.get(f"/profiles/{page.url.rpartition('=')[2]}/report").json()
+    assert (report["source"], report["key"]["requests"]) == ("agent", 100)
+    assert [stage["name"] for stage in report["stages"]] == list(profile.STAGES)
+    after = stack.endpoint("profiled")
+    assert [agent["id"] for agent in after["agents"]] == [agent["id"] for agent in before["agents"]]
+    assert httpx.post(f"{base}{profile.ROUTE}", json={"requests": 1, "seconds": 1}).status_code == 404
+    assert tab.errors == []
 
 
 def views(page: Page) -> None:
