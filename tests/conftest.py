@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import compileall
+import inspect
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import hypothesis
 import pytest
 
@@ -20,6 +22,10 @@ from tests.fakes.waiting import wait_until
 # how long an example takes says more of the machine than of the code
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+# httpx shares one object as the default of all its clients, and five seconds tell of the machine too
+_usual: httpx.Timeout = inspect.signature(httpx.Client).parameters["timeout"].default
+_usual.connect = _usual.read = _usual.write = _usual.pool = 60.0
 
 
 ROOT = Path(__file__).parents[1]
