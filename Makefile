@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Processes that run tests side by side, each with a Signalbox of its own; many of them wait, so one more than cores.
-WORKERS ?= 3
+# Processes that run tests side by side, each with a Signalbox of its own.
+WORKERS ?= 2
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: run test check format setup setup-dev screenshots benchmark-serving conformance clean
