@@ -185,8 +185,7 @@ def test_what_would_miss_its_deadline_is_refused_at_once_with_the_reason(serve):
         headers = {wire.TIMEOUT_HEADER: "450"}
         replies = asyncio.run(ask_all(agent, [infer([100.0]) for _ in range(12)], headers))
         codes = [reply.status_code for reply in replies]
-        assert 503 in codes, codes
-        assert set(codes) <= {200, 503, 504}, codes
+        assert set(codes) == {200, 503}, codes
         refused = next(reply for reply in replies if reply.status_code == 503)
         assert re.search(
             r"the answer would take about [\d.]+ s, and its deadline is in 0\.\d+ s", refused.json()["error"]

@@ -16,7 +16,7 @@ from control_plane.admission.base import Accepted, Refused, Verdict
 from tests.corpus import make
 from tests.corpus.case import Case, Tensors
 
-SLOWEST_S = 10.0
+SLOWEST_S = 2.0
 IN_CHILD_EVERY = 11
 """Every so manieth case is also judged in the confined process."""
 

@@ -24,9 +24,9 @@ MANY = 500_000
 
 @contextmanager
 def within_a_second() -> Iterator[None]:
-    begun = time.process_time()
+    begun = time.thread_time()
     yield
-    assert time.process_time() - begun < 10
+    assert time.thread_time() - begun < 1
 
 
 def stored(items: int = 4, *more: Any) -> Persistent:

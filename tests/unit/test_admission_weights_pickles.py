@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import collections
 import datetime
+import gc
 import pickle
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -365,15 +367,23 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_no_64_kib_take_long(case: str) -> None:
-    begun = time.process_time()
+def test_no_64_kib_take_a_second(case: str, without_collections: None) -> None:
+    begun = time.thread_time()
     try:
         choose(Items([("_" * 65_000, items(w=plain())), ("optim." * 10_000, plain())]), STEPS)
         root = Machine(HOSTILE[case]).run()
         choose(items(model=root, w=plain()), 4 * 65_536)
     except (NotAPickleError, TooLargeError, MalformedError, SameNameError):
         pass
-    assert time.process_time() - begun < 10, "of the processor: what grows with the square takes minutes"
+    assert time.thread_time() - begun < 1
+
+
+@pytest.fixture
+def without_collections() -> Iterator[None]:
+    """No garbage collection: it goes over all that the tests before have left, and a judge has none."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 # NumPy's headers

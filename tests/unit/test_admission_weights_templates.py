@@ -98,7 +98,7 @@ def test_any_text_gets_an_answer(text: str) -> None:
     "piece", ["{{", "{#", "'", "\\'", "{{ '\\'", "{% a %}", "(", "{{ {", "{{ x }}'", "\n"]
 )
 def test_no_template_takes_a_second(piece: str) -> None:
-    begun = time.process_time()
+    begun = time.thread_time()
     with contextlib.suppress(Refusal):
         chat_template.check("{{ " + piece * (65_536 // len(piece)), "x")
-    assert time.process_time() - begun < 10
+    assert time.thread_time() - begun < 1
