@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from control_plane.debugging import kept
 from control_plane.debugging.kept import Array, NotKeptError
-from control_plane.domain.served_answer import Served, told
+from control_plane.domain.served_answer import Answer, Served, told
 from serving_agent import tensors
 from serving_agent.contract.capture import CapturedTensor
 from serving_agent.contract.inspection import InspectedRun, TensorSummary
 from serving_agent.errors import InvalidRequestError
 
 
-def compare(answer: Sequence[CapturedTensor], run: InspectedRun, folder: Path) -> Served:
+def compare(answer: Answer, run: InspectedRun, folder: Path) -> Served:
     """Hold what a client got against the last step of the run in *folder*."""
     last = {tensor.name: tensor for stage in run.stages[-1:] for tensor in stage.tensors}
     compared, left_out, different = [], [], []
     largest: list[float] = []
-    for given in answer:
+    for given in answer.outputs:
         pair = _pair(given, last.get(given.name), folder)
         if pair is None:
             left_out.append(given.name)
@@ -38,7 +37,7 @@ def compare(answer: Sequence[CapturedTensor], run: InspectedRun, folder: Path) -
         left_out=tuple(left_out),
         different=tuple(different),
         max_abs=max_abs,
-        sentence=told(compared, different, max_abs),
+        sentence=told(answer.by, compared, different, max_abs),
     )
 
 

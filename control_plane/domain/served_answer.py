@@ -32,14 +32,15 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     """What it comes down to, without a full stop."""
 
 
-def told(compared: Sequence[str], different: Sequence[str], max_abs: float | None) -> str:
-    """The sentence of a `Served`."""
+def told(by: str, compared: Sequence[str], different: Sequence[str], max_abs: float | None) -> str:
+    """The sentence of a `Served`, about the answer that *by* gave."""
     if not compared:
         return "The answer that the client got was not kept, so it cannot be compared with this one"
     if not different:
-        return "This is, bit for bit, the answer that the client got"
-    by = "" if max_abs is None else f", by at most {max_abs:.3g}"
+        return f"The answer of {by} is, bit for bit, the one that the client got"
+    differ = "differ" if len(different) > 1 else "differs"
+    apart = "" if max_abs is None else f", by at most {max_abs:.3g}"
     return (
-        f"The client got another answer: {', '.join(different)} differs{by}. Batches, threads and the "
-        "endpoint's options change the last digits"
+        f"The client got another answer of {by}: {', '.join(different)} {differ}{apart}. Batches, threads and "
+        "the endpoint's options change the last digits"
     )

@@ -44,7 +44,9 @@ def _headline(name: str) -> None:
     rollout_banner.draw(name)
     for warning in view.warnings:
         st.html(markup.problem(warning, "Its agents go on; deploy another version.", warn=True))
-    agent = views.shown_strip(view)
+    agent = (
+        None if shell.param("tab") in (None, TABS[0]) else views.shown_strip(view)
+    )  # Overview has it below
     if agent is not None and (agent.phase != "ready" or view.health not in {"ready", "degraded"}):
         st.html(markup.steps(views.steps(agent, time.time())))
     failure = views.latest_failure(view)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from control_plane.debugging import served
+from control_plane.domain.served_answer import Answer
 from serving_agent.contract.capture import CapturedTensor
 from tests.fakes.inspected_runs import Writer
 
@@ -29,13 +30,13 @@ def compared(folder: Path, *answer: CapturedTensor) -> Any:
     writer = Writer(folder)
     writer.stage("postprocess", scores=SCORES, label=LABELS)
     run = writer.write()
-    return served.compare(answer, run.run, folder)
+    return served.compare(Answer(by="d@1", outputs=answer), run.run, folder)
 
 
 def test_the_same_answer_is_told_to_be_the_same(tmp_path: Path) -> None:
     found = compared(tmp_path, given("scores", SCORES), given("label", LABELS, "BYTES"))
     assert (found.compared, found.different, found.max_abs) == (("scores", "label"), (), None)
-    assert found.sentence == "This is, bit for bit, the answer that the client got"
+    assert found.sentence == "The answer of d@1 is, bit for bit, the one that the client got"
 
 
 def test_the_smallest_difference_counts_and_is_told(tmp_path: Path) -> None:
@@ -44,7 +45,7 @@ def test_the_smallest_difference_counts_and_is_told(tmp_path: Path) -> None:
     found = compared(tmp_path, given("scores", other), given("label", np.array(["two"], object), "BYTES"))
     assert found.different == ("scores", "label")
     assert found.max_abs == pytest.approx(2**-24)
-    assert "scores, label differs, by at most 5.96e-08" in found.sentence
+    assert "another answer of d@1: scores, label differ, by at most 5.96e-08" in found.sentence
 
 
 def test_minus_zero_is_not_zero(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_minus_zero_is_not_zero(tmp_path: Path) -> None:
     writer.stage("postprocess", y=np.array([0.0], np.float32))
     run = writer.write()
     answer = (given("y", np.array([-0.0], np.float32)),)
-    assert served.compare(answer, run.run, tmp_path).different == ("y",)
+    assert served.compare(Answer(by="d@1", outputs=answer), run.run, tmp_path).different == ("y",)
 
 
 def test_what_was_not_kept_is_left_out(tmp_path: Path) -> None:

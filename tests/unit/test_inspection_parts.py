@@ -279,6 +279,22 @@ def test_programs_are_walked_with_the_same_result(values, name):
     )
 
 
+def test_methods_that_a_module_calls_of_its_own_are_no_layers(values):
+    """Conv2d computes in `_conv_forward`, which is no second call of it."""
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about the end of TorchScript
+        program = torch.jit.script(nn.Sequential(nn.Conv2d(1, 2, 3)).eval())
+    x = torch.ones(1, 1, 4, 4)
+    told = points.Points(summaries.Summaries(values), edits.Edits(()), lambda count: None)
+    with torch.inference_mode():
+        assert torch.equal(Interpreter(told).call(ModuleAt(program, ""), "forward", [x]), program(x))
+    ids = [point.id for point in told.points]
+    assert [each.split("/")[0] for each in ids] == ["0", "0", "Sequential"]
+    assert ids[0].startswith("0/_conv_forward/")
+    assert ids[1] == "0"
+
+
 def test_where_a_program_fails_is_told(values):
     class Inner(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

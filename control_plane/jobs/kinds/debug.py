@@ -165,7 +165,7 @@ class _Work:
             self._write(debug_folders.TOKENS, tokens)
         answer = debug_folders.read_answer(self._ctx.settings, self._run_id)
         if a is not None and answer is not None and answer.by == self._plan.a:
-            self._write(debug_folders.SERVED, served.compare(answer.outputs, a.run, a.folder))
+            self._write(debug_folders.SERVED, served.compare(answer, a.run, a.folder))
         problem = next((reason.message for reason in self._problems.values()), "")
         beside = (self._plan.b, b.run) if self._plan.b and b is not None else None
         return summary.summed_up(self._plan.a, a.run if a is not None else None, problem, comparison, beside)

@@ -17,6 +17,8 @@ from serving_agent.inspection.captures.script_values import UNPACKED, on_values
 from serving_agent.inspection.points import Points, Seen
 from serving_agent.inspection.structures import leaves
 
+FORWARD: Final = "forward"
+"""The method that makes a module's output; others are steps on the way to it."""
 FUNCTION: Final = "FunctionType"
 SIZE: Final = "prim::NumToTensor"
 """What tracing makes of a tensor's size: nothing of the network's own."""
@@ -52,11 +54,13 @@ class Interpreter:
         self._points = points
 
     def call(self, at: ModuleAt, method: str, args: Sequence[Any]) -> Any:
-        """Run *method* of a module on *args*, and record what it returns as the module's point."""
+        """Run *method* of a module on *args*; what `forward` returns is recorded as the module's point."""
         clock = self._points.clock
         began = clock.now()
         with clock.aside():
             graph = at.module._c._get_method(method).graph
+        if method != FORWARD:
+            return self._graph(graph, (at, *args), at.path, f"{method}/")
         value = self._graph(graph, (at, *args), at.path, "")
         seen = Seen(
             module=at.path,
