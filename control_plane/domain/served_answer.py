@@ -41,6 +41,6 @@ def told(by: str, compared: Sequence[str], different: Sequence[str], max_abs: fl
     differ = "differ" if len(different) > 1 else "differs"
     apart = "" if max_abs is None else f", by at most {max_abs:.3g}"
     return (
-        f"The client got another answer of {by}: {', '.join(different)} {differ}{apart}. Batches, threads and "
-        "the endpoint's options change the last digits"
+        f"The client got another answer of {by}: {', '.join(different)} {differ}{apart}. Batches, threads "
+        "and the endpoint's options change the last digits"
     )

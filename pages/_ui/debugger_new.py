@@ -24,9 +24,8 @@ from control_plane.services import debugger, versions
 from control_plane.services.context import Context
 from control_plane.ui import current
 from control_plane.ui.viewmodels import debugger_input as views
-from pages._ui import actions, debugger_runs, links, markup, shell
+from pages._ui import actions, debugger_runs, markup, offered_versions, shell
 
-OFFERED: Final = 200
 MAX_SEED: Final = 2**31 - 1
 _WAY: Final = "input"
 OF_NEW: Final = (
@@ -42,15 +41,8 @@ def draw() -> None:
         "Debugger",
         "Looks inside a version on one input: every stage, every layer, and where two versions come apart.",
     )
-    refs = [view.ref for view in versions.search(ctx, page_size=OFFERED).items]
+    refs = offered_versions.refs(ctx, missing="There is no version to look into")
     if not refs:
-        shell.empty(
-            "There is no version to look into",
-            "Upload a model first, or load the example on the Overview page: two small digit classifiers.",
-        )
-        with st.container(horizontal=True):
-            links.page("overview", "Load the example", key="first-example", icon=":material/play_arrow:")
-            links.page("upload", "Upload", key="first-upload", icon=":material/upload:")
         return
     with st.container(border=True, key="debugger-new"):
         _form(ctx, refs)

@@ -15,21 +15,15 @@ from control_plane.services.context import Context
 from control_plane.ui import current
 from control_plane.ui.viewmodels import deployment
 from control_plane.ui.viewmodels.endpoints import devices, suggested_name
-from pages._ui import actions, links, markup, options_form, shell, waiver
+from pages._ui import actions, markup, offered_versions, options_form, shell, waiver
 
-OFFERED: Final = 200
-"""Versions on offer in the list; others are found with the search of the Versions page."""
 MIB: Final = 1024**2
 
 
 def draw(ctx: Context, wanted: str) -> None:
     """Draw the form for a new endpoint; *wanted* is `model@N`, or "new" to choose here."""
-    refs = [view.ref for view in versions.search(ctx, page_size=OFFERED).items]
+    refs = offered_versions.refs(ctx, missing="There is no version to deploy")
     if not refs:
-        shell.empty(
-            "There is no version to deploy", "Upload a model first, or load the example on the Overview page."
-        )
-        links.page("upload", "Upload", key="deploy-upload")
         return
     if wanted != "new" and wanted not in refs:
         refs.insert(0, versions.get(ctx, wanted).ref)

@@ -20,6 +20,7 @@ from pages._ui import (
     actions,
     links,
     markup,
+    offered_versions,
     optimization_calibration,
     optimization_fields,
     optimization_jobs,
@@ -27,7 +28,6 @@ from pages._ui import (
     shell,
 )
 
-OFFERED: Final = 200
 SEARCH, ONE = "Autotune", "One method"
 KEPT_S: Final = 5
 """How long what is known of a version serves all viewers, in seconds: its examples are checked for it."""
@@ -63,15 +63,8 @@ def _lab(_ctx: Context, home: str, ref: str) -> LabView:  # noqa: ARG001  home i
 
 def _version(ctx: Context, wanted: str | None) -> str | None:
     """The version to optimise; None while none is chosen."""
-    refs = [view.ref for view in versions.search(ctx, page_size=OFFERED).items]
+    refs = offered_versions.refs(ctx, missing="There is no version to optimise")
     if not refs:
-        shell.empty(
-            "There is no version to optimise",
-            "Upload a model first, or load the example on the Overview page: two small digit classifiers.",
-        )
-        with st.container(horizontal=True):
-            links.page("overview", "Load the example", key="first-example", icon=":material/play_arrow:")
-            links.page("upload", "Upload", key="first-upload", icon=":material/upload:")
         return None
     chosen = versions.get(ctx, wanted).ref if wanted else None
     if chosen is not None and chosen not in refs:

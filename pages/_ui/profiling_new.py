@@ -13,10 +13,9 @@ from control_plane.errors import InvalidInputError
 from control_plane.services import endpoints, profiling, versions
 from control_plane.services.context import Context
 from control_plane.ui.viewmodels import profiling as views
-from pages._ui import actions, links, markup, profiling_list, shell
+from pages._ui import actions, markup, offered_versions, profiling_list, shell
 from serving_agent.contract.profile import SWEEP, TAKES
 
-OFFERED: Final = 200
 VERSION, ENDPOINT = "A version", "A live endpoint"
 EXAMPLES, RANDOM = "Examples of the version", "Made up by the signature"
 INPUTS: Final = {EXAMPLES: "examples", RANDOM: "random"}
@@ -29,15 +28,8 @@ def draw() -> None:
         "Profiling",
         "Measures where the time and the memory of a request go, and says what usually helps.",
     )
-    refs = [view.ref for view in versions.search(ctx, page_size=OFFERED).items]
+    refs = offered_versions.refs(ctx, missing="There is no version to profile")
     if not refs:
-        shell.empty(
-            "There is no version to profile",
-            "Upload a model first, or load the example on the Overview page: two small digit classifiers.",
-        )
-        with st.container(horizontal=True):
-            links.page("overview", "Load the example", key="first-example", icon=":material/play_arrow:")
-            links.page("upload", "Upload", key="first-upload", icon=":material/upload:")
         return
     with st.container(border=True, key="profiling-new"):
         _form(ctx, refs)
