@@ -35,7 +35,10 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 def told(by: str, compared: Sequence[str], different: Sequence[str], max_abs: float | None) -> str:
     """The sentence of a `Served`, about the answer that *by* gave."""
     if not compared:
-        return "The answer that the client got was not kept, so it cannot be compared with this one"
+        return (
+            "The answer that the client got cannot be compared with this one: its data was not kept, or the "
+            "endpoint's handler makes other outputs than the version's"
+        )
     if not different:
         return f"The answer of {by} is, bit for bit, the one that the client got"
     differ = "differ" if len(different) > 1 else "differs"

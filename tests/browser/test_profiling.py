@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import re
@@ -24,6 +25,14 @@ from tests.fakes.registry import open_home
 from tests.fakes.stack import Stack
 
 pytestmark = pytest.mark.timeout(300)
+FILES = {
+    "Perfetto trace": "trace.json.gz",
+    "HTML": "report.html",
+    "Speedscope (": "speedscope.json",
+    "Operators": "operators.csv",
+    "Functions": "functions.csv",
+}
+"""What the menu of downloads calls a file, and the file."""
 TAB = '[data-testid="stTab"]'
 
 
@@ -133,14 +142,22 @@ def views(page: Page) -> None:
 
 
 def files(page: Page, folder: Path) -> None:
-    """The trace is one that Perfetto reads; the page opens from the disk and asks for nothing."""
+    """Every download is opened again; the page opens from the disk and asks for nothing."""
     page.get_by_role("button", name="Download").click()
-    for label, name in (("Perfetto trace", "trace.json.gz"), ("HTML", "report.html")):
+    for label, name in FILES.items():
         with page.expect_download() as coming:
             page.get_by_role("link", name=label).click()
         coming.value.save_as(folder / name)
     trace = json.loads(gzip.decompress((folder / "trace.json.gz").read_bytes()))
     assert {event.get("cat") for event in trace["traceEvents"]} >= {"cpu_op", "python_function"}
+    speedscope = json.loads((folder / "speedscope.json").read_bytes())
+    assert speedscope["profiles"]
+    assert all(each["type"] in ("evented", "sampled") for each in speedscope["profiles"])
+    for name in ("operators.csv", "functions.csv"):
+        with (folder / name).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert rows
+        assert all(row["name"] for row in rows)
     page.keyboard.press("Escape")
     alone = page.context.new_page()
     asked: list[str] = []
